@@ -1,0 +1,140 @@
+// Command rotatord notices new certificates, puts them where policies say they must be
+// served, and proves that they are.
+//
+// This package holds one file per command and wire.go, the single place where a policy's
+// kinds meet the adapters that know them. It may import every room; nothing imports it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotatord/rotatord/internal/policy"
+)
+
+// version is set by the linker for a release.
+var version = ""
+
+// Exit codes, part of the outside interface.
+const (
+	exitOK        = 0
+	exitFailed    = 1
+	exitUsage     = 64 // EX_USAGE
+	exitBadConfig = 78 // EX_CONFIG: systemd must not restart on it
+)
+
+func main() {
+	os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// run is the program without its process: it returns the exit code. SIGINT and SIGTERM
+// ask for a graceful stop; a second one ends the process at once.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// After the first signal the default handling is back: the next one kills.
+	context.AfterFunc(ctx, stop)
+
+	root := newRoot()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintln(stderr, "rotatord: "+err.Error())
+	return exitCode(err)
+}
+
+// usageError marks a mistake on the command line.
+type usageError struct{ error }
+
+// exitCode says how the process ends for an error.
+func exitCode(err error) int {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return exitUsage
+	}
+	if _, ok := errors.AsType[policy.Problems](err); ok {
+		return exitBadConfig
+	}
+	return exitFailed
+}
+
+// globals are the flags that every command has.
+type globals struct {
+	config    string
+	logLevel  string
+	logFormat string
+}
+
+func newRoot() *cobra.Command {
+	g := &globals{}
+	root := &cobra.Command{
+		Use:           "rotatord",
+		Short:         "Certificate rotation daemon",
+		Long:          "rotatord notices new certificates, deploys them where policies say, and proves that they are served.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("there is no command %q; rotatord --help lists them", args[0])}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	flags := root.PersistentFlags()
+	flags.StringVar(&g.config, "config", envOr("ROTATORD_CONFIG", "/etc/rotatord/rotatord.yaml"), "configuration file")
+	flags.StringVar(&g.logLevel, "log.level", os.Getenv("ROTATORD_LOG_LEVEL"), "debug, info, warn or error (default from the configuration)")
+	flags.StringVar(&g.logFormat, "log.format", os.Getenv("ROTATORD_LOG_FORMAT"), "auto, text or json (default from the configuration)")
+	root.AddCommand(newRunCommand(g), newDemoCommand(g), newCheckCommand(g), newInspectCommand(), newSimulateCommand(g), newVersionCommand())
+	return root
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// noArguments and exactly are cobra's, with our exit code for a mistake.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageError{fmt.Errorf("%s takes no arguments, and got %q", cmd.CommandPath(), args[0])}
+	}
+	return nil
+}
+
+func newVersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Args:  noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), "rotatord", versionText())
+			return err
+		},
+	}
+}
+
+// versionText is the release's version, or what the build knows of itself.
+func versionText() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "development"
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+
+	"github.com/rotatord/rotatord/internal/bus"
+	"github.com/rotatord/rotatord/internal/journal"
+	"github.com/rotatord/rotatord/internal/rotation"
+)
+
+// records is the journal as the engine and the metrics see it: typed, and mirrored in
+// memory as it changes, whoever in the cluster changes it.
+type records struct {
+	// changed is called with every record that came, by one goroutine.
+	changed func(rotation.ID, rotation.Record)
+	failed  func()
+
+	mu      sync.RWMutex
+	journal *journal.Journal
+	byID    map[rotation.ID]mirrored
+}
+
+// mirrored is a record with its revision: a watch may lag behind our own writes.
+type mirrored struct {
+	record   rotation.Record
+	revision rotation.Revision
+}
+
+func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *records {
+	return &records{changed: changed, failed: failed, byID: map[rotation.ID]mirrored{}}
+}
+
+func key(id rotation.ID) string { return bus.Token(id.Policy) + "." + bus.Token(id.Certificate) }
+
+// attach says which journal to use. Until then Load and Save fail.
+func (r *records) attach(j *journal.Journal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.journal = j
+}
+
+var errNoJournal = errors.New("the journal is not open yet")
+
+func (r *records) open() (*journal.Journal, error) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if r.journal == nil {
+		return nil, errNoJournal
+	}
+	return r.journal, nil
+}
+
+// Load implements rotation.Journal. A record that cannot be read counts as none: the
+// cloud and the disk are the truth.
+func (r *records) Load(ctx context.Context, id rotation.ID) (rotation.Record, rotation.Revision, error) {
+	j, err := r.open()
+	if err != nil {
+		return rotation.Record{}, 0, err
+	}
+	entry, err := j.Load(ctx, key(id))
+	if err != nil {
+		return rotation.Record{}, 0, err
+	}
+	record, _ := decode(entry)
+	return record, rotation.Revision(entry.Revision), nil
+}
+
+// Save implements rotation.Journal.
+func (r *records) Save(ctx context.Context, id rotation.ID, record rotation.Record, read rotation.Revision) (rotation.Revision, error) {
+	j, err := r.open()
+	if err != nil {
+		return 0, err
+	}
+	body, err := json.Marshal(record)
+	if err != nil {
+		return 0, fmt.Errorf("encode record: %w", err)
+	}
+	revision, err := j.Save(ctx, key(id), id.Policy, id.Certificate, body, journal.Revision(read))
+	if errors.Is(err, journal.ErrConflict) {
+		return 0, fmt.Errorf("%w: %w", rotation.ErrConflict, err)
+	}
+	if err != nil {
+		r.failed()
+		return 0, err
+	}
+	r.put(id, mirrored{record, rotation.Revision(revision)})
+	return rotation.Revision(revision), nil
+}
+
+// watch mirrors the journal until ctx ends or the watch breaks. caughtUp is called when
+// everything that was there has been read.
+func (r *records) watch(ctx context.Context, caughtUp func()) error {
+	j, err := r.open()
+	if err != nil {
+		return err
+	}
+	return j.Watch(ctx, func(_ string, e journal.Entry) {
+		if e.Policy == "" {
+			return // removed, or not readable at all
+		}
+		id := rotation.ID{Policy: e.Policy, Certificate: e.Certificate}
+		if record, ok := decode(e); ok {
+			r.put(id, mirrored{record, rotation.Revision(e.Revision)})
+			r.changed(id, record)
+		}
+	}, caughtUp)
+}
+
+func decode(e journal.Entry) (rotation.Record, bool) {
+	var record rotation.Record
+	if e.Problem != nil || e.Record == nil || json.Unmarshal(e.Record, &record) != nil {
+		return rotation.Record{}, false
+	}
+	return record, true
+}
+
+func (r *records) put(id rotation.ID, m mirrored) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.revision >= r.byID[id].revision {
+		r.byID[id] = m
+	}
+}
+
+// get returns the mirrored record; the zero Record where there is none.
+func (r *records) get(id rotation.ID) rotation.Record {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.byID[id].record
+}
+
+// ids are all assignments with a record, sorted.
+func (r *records) ids() []rotation.ID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return slices.SortedFunc(maps.Keys(r.byID), func(a, b rotation.ID) int {
+		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Certificate, b.Certificate))
+	})
+}

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/certs/certstest"
+	"github.com/rotatord/rotatord/internal/cloudsim"
+)
+
+const host = "shop.example.com"
+
+func TestFileChangeIsServed(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	first := r.issue("shop", host)
+	r.start()
+	r.converged(first)
+	r.expectServed(host, first)
+
+	second := r.issue("shop", host)
+	r.converged(second)
+	r.expectServed(host, second)
+	if n := r.effects("CreateCertificate"); n != 2 {
+		t.Errorf("%d uploads for 2 bundles", n)
+	}
+}
+
+func TestRestartAsksTheCloudNothing(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	bundle := r.issue("shop", host)
+	t.Run("first run", func(t *testing.T) {
+		r.t = t
+		r.start()
+		r.converged(bundle)
+	})
+	calls := len(r.sim.Ledger())
+	r.t = t
+	d := r.start()
+	r.log.waitMessage("rotatord started")
+	awaitReady(t, d)
+	if more := len(r.sim.Ledger()) - calls; more != 0 {
+		t.Errorf("%d calls of the cloud after a restart with nothing to do", more)
+	}
+}
+
+// awaitReady asks /readyz until it says yes.
+func awaitReady(t *testing.T, d *daemon) {
+	t.Helper()
+	eventually(t, "readiness", func() bool {
+		r, err := http.Get("http://" + d.http.Addr() + "/readyz")
+		if err != nil {
+			return false
+		}
+		defer r.Body.Close()
+		return r.StatusCode == http.StatusOK
+	})
+}
+
+// eventually repeats a question that has no event to wait for.
+func eventually(t *testing.T, what string, ask func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(patience); !ask(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for %s in vain", patience, what)
+		}
+		<-tick.C
+	}
+}
+
+func TestTriggersOverNATS(t *testing.T) {
+	r := newRig(t, host)
+	r.configure("nats: {embedded: {listen: \"127.0.0.1:0\"}}\n")
+	r.policy("shop", host, "when: {on: [nats], subjects: [certs.shop.renewed]}\n")
+	first := r.issue("shop", host)
+	d := r.start()
+	r.converged(first)
+
+	client, err := nats.Connect(d.bus.ListenURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, subject := range []string{"rotatord.trigger.shop", "certs.shop.renewed"} {
+		bundle := r.issue("shop", host)
+		if err := client.Publish(subject, []byte(`{"reason":"test","certificate":"`+host+`"}`)); err != nil {
+			t.Fatal(err)
+		}
+		r.converged(bundle)
+		r.expectServed(host, bundle)
+	}
+	// Bad payloads and unknown names are said, and do no harm.
+	if err := client.Publish("rotatord.trigger.shop", []byte(`{"forse":true}`)); err != nil {
+		t.Fatal(err)
+	}
+	r.log.waitText(`unknown field "forse"`)
+	if err := client.Publish("rotatord.trigger.nobody", nil); err != nil {
+		t.Fatal(err)
+	}
+	r.log.waitMessage("trigger for a policy that is not here")
+}
+
+// TestEverythingElseGoesOn puts one thing wrong beside a policy that is fine.
+func TestEverythingElseGoesOn(t *testing.T) {
+	tests := []struct {
+		name  string
+		spoil func(r *rig)
+		says  string
+	}{
+		{"truncated PEM", func(r *rig) {
+			r.damage("bad", "bad.example.com.crt", func(pem []byte) []byte { return pem[:len(pem)/3] })
+		}, "truncated"},
+		{"key of another certificate", func(r *rig) {
+			other, err := r.ca.Issue(certstest.Options{Names: []string{"other.example.com"}})
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			key, err := other.Key.PEM(certs.PKCS8)
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			r.damage("bad", "bad.example.com.key", func([]byte) []byte { return key })
+		}, "key_mismatch"},
+		{"symlink loop", func(r *rig) {
+			loop := filepath.Join(r.dir, "bad", "loop.pem")
+			if err := os.Symlink(loop, loop); err != nil {
+				r.t.Fatal(err)
+			}
+		}, "symlink_loop"},
+		{"expired", func(r *rig) {
+			old, err := r.ca.Issue(certstest.Options{Names: []string{"bad.example.com"}, NotBefore: time.Now().Add(-48 * time.Hour), NotAfter: time.Now().Add(-time.Hour)})
+			if err != nil {
+				r.t.Fatal(err)
+			}
+			if err := certstest.WritePair(filepath.Join(r.dir, "bad"), "bad.example.com", old); err != nil {
+				r.t.Fatal(err)
+			}
+		}, "the bundle expired at"},
+		{"unknown host", func(r *rig) { r.policy("bad", "nowhere.example.com", ""); r.issue("bad", "nowhere.example.com") }, "knows no host nowhere.example.com"},
+		{"missing directory", func(r *rig) {
+			if err := os.RemoveAll(filepath.Join(r.dir, "bad")); err != nil {
+				r.t.Fatal(err)
+			}
+		}, filepath.Join("", "bad")},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			r := newRig(t, host, "bad.example.com")
+			r.policy("shop", host, "")
+			r.policy("bad", "bad.example.com", "")
+			r.issue("bad", "bad.example.com")
+			test.spoil(r)
+			good := r.issue("shop", host)
+			r.start()
+			r.converged(good)
+			r.log.seen = 0
+			r.log.waitText(test.says)
+			next := r.issue("shop", host)
+			r.converged(next)
+			r.expectServed(host, next)
+			for _, c := range r.sim.Certificates() {
+				for _, bound := range c.Hosts {
+					if bound == "bad.example.com" && test.name != "symlink loop" {
+						t.Errorf("something was bound to the host of the broken policy")
+					}
+				}
+			}
+		})
+	}
+}
+
+// damage rewrites a file of a pair.
+func (r *rig) damage(policy, file string, change func([]byte) []byte) {
+	r.t.Helper()
+	path := filepath.Join(r.dir, policy, file)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, change(data), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func TestBrokenRenewalKeepsTheLastGoodBundle(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	first := r.issue("shop", host)
+	r.start()
+	r.converged(first)
+	r.damage("shop", host+".crt", func(pem []byte) []byte { return pem[:len(pem)/3] })
+	r.log.waitMessage("assignment quarantined; the last good bundle stays in force")
+	r.expectServed(host, first)
+	second := r.issue("shop", host)
+	r.converged(second)
+	r.expectServed(host, second)
+}
+
+func TestWrongSecretKeyIsSaidAndHeals(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	secret := r.sim.Config().SecretKey
+	r.write("secret", "wrong\n")
+	r.issue("shop", host)
+	r.start()
+	line := r.log.waitMessage("step failed")
+	if line["kind"] != "unauthenticated" || !strings.Contains(fmt.Sprint(line["err"]), "APIGW.0301") {
+		t.Errorf("step failed with %v", line)
+	}
+	// The file is read at each call: mending it is enough. The next try is up to the
+	// clock, so a new bundle is what makes it come at once.
+	if len(r.sim.Certificates()) != 0 {
+		t.Errorf("something was uploaded: %v", r.sim.Certificates())
+	}
+	r.write("secret", secret+"\n")
+	next := r.issue("shop", host)
+	r.converged(next)
+	r.expectServed(host, next)
+}
+
+func TestUnreachableNATSLeavesWatchingAndMetricsAlive(t *testing.T) {
+	r := newRig(t, host)
+	r.configure("nats: {url: \"nats://127.0.0.1:1\"}\n")
+	r.policy("shop", host, "")
+	bundle := r.issue("shop", host)
+	d := r.start()
+	r.log.waitText("streams are not ready")
+	eventually(t, "the certificate in the metrics", func() bool {
+		return strings.Contains(r.fetch(d, "/metrics"), `fingerprint_sha256="`+bundle.Fingerprint().String()+`"`)
+	})
+	if ready := r.fetch(d, "/readyz"); !strings.Contains(ready, "NATS is not connected") || strings.Contains(ready, `"ready": true,
+  "components"`) {
+		t.Errorf("readyz: %s", ready)
+	}
+	if len(r.sim.Ledger()) != 0 {
+		t.Error("the cloud was called without a journal")
+	}
+}
+
+func (r *rig) fetch(d *daemon, path string) string {
+	r.t.Helper()
+	answer, err := http.Get("http://" + d.http.Addr() + path)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(body)
+}
+
+func TestTwoDaemonsOnOneStateDirectory(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	r.issue("shop", host)
+	d := r.start()
+	_, err := newDaemon(d.set, r.log.logger())
+	if err == nil || !strings.Contains(err.Error(), "is in use by another rotatord") {
+		t.Errorf("second daemon: %v", err)
+	}
+}
+
+// TestSecretsStayPut greps everything that a full run leaves behind for the bytes of
+// keys and secrets.
+func TestSecretsStayPut(t *testing.T) {
+	r := newRigWith(t, cloudsim.Config{
+		AccessKey: simulatedKey, SecretKey: "VerySecretKeyOfTheCloud0123456789", User: "robot", Password: "pass-word-of-the-robot", Domain: "acme",
+		CertificateQuota: -1, Hosts: []cloudsim.Host{{Name: host}}, Misbehave: true,
+	})
+	r.policy("shop", host, "retain: {superseded: 0, for: 0s}\n")
+	first := r.issue("shop", host)
+	d := r.start()
+	r.converged(first)
+	second := r.issue("shop", host)
+	r.converged(second)
+	r.log.waitMessage("superseded certificate retired")
+
+	left := map[string]string{"log": r.log.text(), "metrics": r.fetch(d, "/metrics"), "readyz": r.fetch(d, "/readyz")}
+	err := filepath.WalkDir(filepath.Join(r.dir, "state"), func(path string, entry os.DirEntry, err error) error {
+		if err == nil && entry.Type().IsRegular() {
+			var data []byte
+			data, err = os.ReadFile(path)
+			left[path] = string(data)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secrets := map[string]string{"secret key": r.sim.Config().SecretKey}
+	for i, bundle := range []*certs.Bundle{first, second} {
+		for form, name := range map[certs.KeyForm]string{certs.PKCS8: "PKCS#8", certs.Traditional: "SEC1"} {
+			key, err := bundle.Key.PEM(form)
+			if err != nil {
+				t.Fatal(err)
+			}
+			body := strings.Split(string(key), "\n")
+			secrets[fmt.Sprintf("key %d as %s", i+1, name)] = body[1][8:48]
+		}
+	}
+	for where, text := range left {
+		for what, secret := range secrets {
+			if strings.Contains(text, secret) {
+				t.Errorf("%s is in %s", what, where)
+			}
+		}
+		if strings.Contains(text, "PRIVATE KEY") {
+			t.Errorf("a private key's header is in %s", where)
+		}
+	}
+	if len(left) < 6 {
+		t.Errorf("only %d things were searched", len(left))
+	}
+}

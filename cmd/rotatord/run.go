@@ -1,0 +1,37 @@
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotatord/rotatord/internal/policy"
+)
+
+func newRunCommand(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "run",
+		Short: "Run the daemon",
+		Long: "Run watches, rotates and proves until it is told to stop by SIGTERM or SIGINT; it then finishes the steps in\n" +
+			"flight. A second signal ends it at once, which is safe. Exit code 78 means that the configuration is bad.",
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd.Context(), cmd, g) },
+	}
+}
+
+func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) error {
+	set, err := policy.Load(g.config, os.Getenv)
+	if err != nil {
+		return err
+	}
+	log, err := newLogger(cmd.ErrOrStderr(), g, set.Config.Log)
+	if err != nil {
+		return err
+	}
+	d, err := newDaemon(set, log)
+	if err != nil {
+		return err
+	}
+	return d.Run(ctx)
+}

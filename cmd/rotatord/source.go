@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"iter"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/rotation"
+	"github.com/rotatord/rotatord/internal/watcher"
+)
+
+// directorySource is a policy's view of a watched directory: a rotation.Source.
+type directorySource struct {
+	match     policy.Match
+	watcher   *watcher.Watcher
+	endpoints []string
+
+	mu sync.Mutex
+	// owners is who is served where, worked out from the snapshot of.
+	owners map[string]string
+	of     *watcher.Snapshot
+}
+
+func newDirectorySource(p *policy.Policy, w *watcher.Watcher) *directorySource {
+	return &directorySource{match: p.Source.Directory.Match, watcher: w, endpoints: endpointsOf(p)}
+}
+
+// endpointsOf are all names at which a policy's certificates are to be served or proven.
+func endpointsOf(p *policy.Policy) []string {
+	names := map[string]bool{}
+	for _, t := range p.Targets {
+		for _, name := range t.Endpoints() {
+			names[name] = true
+		}
+	}
+	for _, endpoint := range p.Verify.Endpoints {
+		if host, _, err := net.SplitHostPort(endpoint); err == nil {
+			names[strings.ToLower(host)] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// Wanted implements rotation.Source.
+func (s *directorySource) Wanted(certificate string) (rotation.Wanted, bool) {
+	c, ok := s.watcher.Snapshot().Certificate(certificate)
+	if !ok || !s.match.Matches(c.Pair.Info) {
+		return rotation.Wanted{}, false
+	}
+	w := rotation.Wanted{Info: c.Pair.Info}
+	if c.Problem != nil {
+		w.Problem = c.Problem.Error()
+	}
+	return w, true
+}
+
+// Refresh implements rotation.Source.
+func (s *directorySource) Refresh(ctx context.Context) error { return s.watcher.Refresh(ctx) }
+
+// Load implements rotation.Source.
+func (s *directorySource) Load(_ context.Context, certificate string, f certs.Fingerprint) (*certs.Bundle, error) {
+	return s.watcher.Load(certificate, f)
+}
+
+// Owner implements rotation.Source. The answer is worked out once for each snapshot.
+func (s *directorySource) Owner(endpoint string) (string, bool) {
+	snapshot := s.watcher.Snapshot()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of != snapshot {
+		s.owners, s.of = rotation.Owners(s.endpoints, s.all(snapshot)), snapshot
+	}
+	owner, ok := s.owners[endpoint]
+	return owner, ok
+}
+
+// all are the certificates that the policy takes from its directory.
+func (s *directorySource) all(snapshot *watcher.Snapshot) iter.Seq2[string, certs.Info] {
+	return func(yield func(string, certs.Info) bool) {
+		for name, c := range snapshot.All() {
+			if s.match.Matches(c.Pair.Info) && !yield(name, c.Pair.Info) {
+				return
+			}
+		}
+	}
+}
+
+// names are the certificates that the policy takes, by name.
+func (s *directorySource) names() []string {
+	var names []string
+	for name := range s.all(s.watcher.Snapshot()) {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}

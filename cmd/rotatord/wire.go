@@ -1,0 +1,244 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"strconv"
+
+	"github.com/rotatord/rotatord/internal/bus"
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/metrics"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/providers/waf"
+	"github.com/rotatord/rotatord/internal/rotation"
+	"github.com/rotatord/rotatord/internal/watcher"
+)
+
+// This file is the one place where the kinds that policies and configuration name meet
+// the adapters that know them.
+
+// wiring builds adapters and shares those that can be shared.
+type wiring struct {
+	set     *policy.Set
+	meter   *metrics.Metrics
+	log     *slog.Logger
+	clients map[string]*huaweicloud.Client
+	wafs    map[string]*waf.Target
+}
+
+func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wiring {
+	return &wiring{set: set, meter: meter, log: log, clients: map[string]*huaweicloud.Client{}, wafs: map[string]*waf.Target{}}
+}
+
+// part is a policy with everything that runs for it.
+type part struct {
+	assembly *rotation.Assembly
+	source   *directorySource
+	watcher  *watcher.Watcher
+}
+
+// part builds a policy's source and targets. onChange hears of changes of the source.
+func (w *wiring) part(p *policy.Policy, onChange func(watcher.Change)) (*part, error) {
+	dir := p.Source.Directory
+	password, err := secretBytes(dir.KeyPasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", p.Name, err)
+	}
+	watch, err := watcher.New(watcher.Config{
+		Name: p.Name, Root: dir.Path, Recursive: dir.Recursive, Interval: dir.Rescan.Std(),
+		KeyPassword: password, Logger: w.log.With("policy", p.Name), OnChange: onChange,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("policy %s: %w", p.Name, err)
+	}
+	source := newDirectorySource(p, watch)
+	assembly := &rotation.Assembly{Policy: p, Source: source, Targets: map[string]providers.Target{}}
+	for _, t := range p.Targets {
+		if assembly.Targets[t.Name], err = w.target(t); err != nil {
+			return nil, fmt.Errorf("policy %s: target %s: %w", p.Name, t.Name, err)
+		}
+	}
+	return &part{assembly, source, watch}, nil
+}
+
+// target builds the adapter of a target: the switch over kinds.
+func (w *wiring) target(t policy.Target) (providers.Target, error) {
+	switch {
+	case t.WAF != nil:
+		return w.waf(t.WAF)
+	}
+	return nil, fmt.Errorf("target %s has no kind", t.Name)
+}
+
+func (w *wiring) waf(spec *policy.WAF) (*waf.Target, error) {
+	shared := spec.Cloud + "/" + spec.Mode
+	if t, ok := w.wafs[shared]; ok {
+		return t, nil
+	}
+	client, err := w.client(spec.Cloud)
+	if err != nil {
+		return nil, err
+	}
+	t, err := waf.New(waf.Config{Client: client, Mode: spec.Mode, Logger: w.log.With("cloud", spec.Cloud, "service", "waf")})
+	if err != nil {
+		return nil, err
+	}
+	w.wafs[shared] = t
+	return t, nil
+}
+
+// client builds the client of a cloud, once.
+func (w *wiring) client(name string) (*huaweicloud.Client, error) {
+	if c, ok := w.clients[name]; ok {
+		return c, nil
+	}
+	spec := w.set.Config.Clouds[name]
+	roots, err := loadPool(spec.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("cloud %s: %w", name, err)
+	}
+	limits := map[string]huaweicloud.Limit{}
+	for service, l := range spec.Limits {
+		limits[service] = huaweicloud.Limit{Rate: l.Rate, Burst: l.Burst, Concurrency: l.Concurrency}
+	}
+	c, err := huaweicloud.New(huaweicloud.Config{
+		Name: name, Region: spec.Region, ProjectID: spec.ProjectID, DomainID: spec.DomainID,
+		Auth: cloudAuth(spec.Auth), Endpoints: spec.Endpoints, RootCAs: roots, Proxy: spec.Proxy,
+		Timeout: spec.Timeout.Std(), Limits: limits, Logger: w.log.With("cloud", name), Meter: w.meter.Cloud(name),
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.clients[name] = c
+	return c, nil
+}
+
+// cloudAuth hands secrets on as functions: they are read when they are used.
+func cloudAuth(a policy.Auth) huaweicloud.Auth {
+	if k := a.AccessKey; k != nil {
+		auth := huaweicloud.AccessKey{ID: k.ID, Secret: huaweicloud.SecretFrom(k.SecretFile.Read)}
+		if k.SecurityTokenFile != "" {
+			auth.SecurityToken = huaweicloud.SecretFrom(k.SecurityTokenFile.Read)
+		}
+		return auth
+	}
+	p := a.Password
+	return huaweicloud.Password{
+		User: p.User, Password: huaweicloud.SecretFrom(p.PasswordFile.Read), Domain: p.Domain, Project: p.Project,
+	}
+}
+
+// busConfig translates the configuration of NATS.
+func busConfig(set *policy.Set, meter bus.Meter, log *slog.Logger) (bus.Config, error) {
+	n := set.Config.NATS
+	c := bus.Config{
+		Prefix: n.Prefix, Node: set.Config.Node, URL: n.URL, Replicas: n.Replicas,
+		CredentialsFile: string(n.CredentialsFile), NKeySeedFile: string(n.NKeySeedFile), User: n.User, Password: n.PasswordFile.Read,
+		StoreDir: filepath.Join(set.Config.State, "nats"), Meter: meter, Logger: log.With("component", "bus"),
+	}
+	for _, p := range set.Policies {
+		c.Subjects = append(c.Subjects, p.When.Subjects...)
+	}
+	var err error
+	if c.TLS, err = natsTLS(n.TLS); err != nil {
+		return bus.Config{}, err
+	}
+	c.Listener, err = natsListener(n.Embedded)
+	return c, err
+}
+
+func natsListener(e *policy.EmbeddedNATS) (*bus.Listener, error) {
+	if e == nil {
+		return nil, nil
+	}
+	password, err := secretBytes(e.PasswordFile)
+	if err != nil {
+		return nil, fmt.Errorf("nats.embedded: %w", err)
+	}
+	host, port, err := net.SplitHostPort(e.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("nats.embedded.listen: %w", err)
+	}
+	number, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
+		return nil, fmt.Errorf("nats.embedded.listen: port %q: %w", port, err)
+	}
+	l := &bus.Listener{Host: host, Port: int(number), User: e.User, Password: string(password)}
+	if number == 0 {
+		l.Port = -1 // the server's way to say "any free one"
+	}
+	return l, nil
+}
+
+func natsTLS(t *policy.NATSTLS) (*tls.Config, error) {
+	if t == nil {
+		return nil, nil
+	}
+	roots, err := loadPool(t.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("nats.tls: %w", err)
+	}
+	c := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
+	if t.CertFile != "" {
+		// Read at each connection, so that a renewed client certificate is used.
+		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(t.CertFile, string(t.KeyFile))
+			if err != nil {
+				return nil, fmt.Errorf("nats.tls: load the client certificate: %w", err)
+			}
+			return &pair, nil
+		}
+	}
+	return c, nil
+}
+
+// loadPool reads roots; nil, which means the system's, for no file.
+func loadPool(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil
+	}
+	data, err := certs.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read roots: %w", err)
+	}
+	contents, problems := certs.ParsePEM(data, nil)
+	if len(problems) > 0 {
+		problems[0].Path = file
+		return nil, problems[0]
+	}
+	if len(contents.Certificates) == 0 {
+		return nil, fmt.Errorf("%s holds no certificate", file)
+	}
+	pool := x509.NewCertPool()
+	for _, c := range contents.Certificates {
+		pool.AddCert(c.Certificate)
+	}
+	return pool, nil
+}
+
+func secretBytes(f policy.SecretFile) ([]byte, error) {
+	if f == "" {
+		return nil, nil
+	}
+	secret, err := f.Read()
+	return []byte(secret), err
+}
+
+// operations are the cloud calls that can be made, for pre-creating metric series.
+func operations() map[string][]string {
+	return map[string][]string{huaweicloud.IAM: huaweicloud.Operations(), huaweicloud.WAF: waf.Operations()}
+}
+
+func kindNames() []string {
+	var names []string
+	for _, k := range providers.Kinds() {
+		names = append(names, k.String())
+	}
+	return names
+}

@@ -1,0 +1,155 @@
+// Package admin is the listener that people and monitoring look at: metrics and health.
+// It is read-only.
+//
+// It may import the Prometheus client's handler and the standard library; what is true
+// it is told by functions.
+//
+// Invariants: nothing can be changed over this listener; a slow or hostile client holds
+// up nobody else; what is served holds no key and no secret, because none is ever
+// handed to it.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// Config is what the listener serves.
+type Config struct {
+	// Listen is host:port; port 0 lets the system choose.
+	Listen   string
+	Registry *prometheus.Registry
+	// Ready returns the state of each component; the daemon is ready when none has a
+	// reason.
+	Ready func() []Component
+	// Alive returns nil while the process makes progress.
+	Alive  func() error
+	Logger *slog.Logger
+}
+
+// Component is a part of the daemon with the reason why it is not ready, if any.
+type Component struct {
+	Name   string `json:"component"`
+	Ready  bool   `json:"ready"`
+	Reason string `json:"reason,omitempty"`
+}
+
+const (
+	headerWait  = 5 * time.Second
+	requestWait = 30 * time.Second
+	idleWait    = 2 * time.Minute
+	maxHeader   = 16 << 10
+	// maxScrapes bounds how many scrapes are answered at once: each costs memory.
+	maxScrapes   = 8
+	shutdownWait = 5 * time.Second
+)
+
+// Server is a bound listener.
+type Server struct {
+	listener net.Listener
+	http     *http.Server
+}
+
+// Listen binds the address. Nothing is served before Serve.
+func Listen(cfg Config) (*Server, error) {
+	listener, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for HTTP: %w", err)
+	}
+	return &Server{listener, &http.Server{
+		Handler:           Handler(cfg),
+		ReadHeaderTimeout: headerWait,
+		ReadTimeout:       requestWait,
+		WriteTimeout:      requestWait,
+		IdleTimeout:       idleWait,
+		MaxHeaderBytes:    maxHeader,
+		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	}}, nil
+}
+
+// Addr is the bound address.
+func (s *Server) Addr() string { return s.listener.Addr().String() }
+
+// Close closes a listener that was never served.
+func (s *Server) Close() error { return s.listener.Close() }
+
+// Serve answers until ctx ends, and then a little longer those who asked already.
+func (s *Server) Serve(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+		defer cancel()
+		if s.http.Shutdown(wait) != nil {
+			_ = s.http.Close()
+		}
+	})
+	defer stop()
+	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP: %w", err)
+	}
+	return nil
+}
+
+// Handler is the listener's content.
+func Handler(cfg Config) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Registry, promhttp.HandlerOpts{
+		Registry: cfg.Registry, MaxRequestsInFlight: maxScrapes, EnableOpenMetrics: true,
+		ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
+	}))
+	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { live(w, cfg.Alive()) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { ready(w, cfg.Ready()) })
+	mux.HandleFunc("GET /{$}", index)
+	return harden(mux)
+}
+
+// harden sets the headers that keep a browser from making more of an answer than it is.
+func harden(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Cache-Control", "no-store")
+		next.ServeHTTP(w, r)
+	})
+}
+
+func live(w http.ResponseWriter, problem error) {
+	if problem != nil {
+		http.Error(w, problem.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// ready answers with every component, so that whoever is woken sees at once which.
+func ready(w http.ResponseWriter, components []Component) {
+	status := http.StatusOK
+	for i := range components {
+		components[i].Ready = components[i].Reason == ""
+		if !components[i].Ready {
+			status = http.StatusServiceUnavailable
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(struct {
+		Ready      bool        `json:"ready"`
+		Components []Component `json:"components"`
+	}{status == http.StatusOK, components})
+}
+
+func index(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	fmt.Fprint(w, "rotatord\n\n/metrics   Prometheus metrics\n/readyz    is it ready, and which part is not\n/livez     is it alive\n")
+}

@@ -1,0 +1,224 @@
+package bus
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Config says which server to use and how.
+type Config struct {
+	// Prefix begins the names of all subjects, streams and buckets.
+	Prefix string
+	// Node is this daemon's name among several; it owns the work at its place.
+	Node string
+	// Subjects are the trigger subjects besides <Prefix>.trigger.<policy>.
+	Subjects []string
+
+	// URL is one or several servers, comma separated; empty for the embedded server.
+	URL string
+	// Login, at most one: a credentials file, an nkey seed file, or user and password.
+	// The password is asked for at each connection, so that it can be replaced.
+	CredentialsFile string
+	NKeySeedFile    string
+	User            string
+	Password        func() (string, error)
+	// TLS for an external server; nil for the library's default.
+	TLS *tls.Config
+	// Replicas of what is created on an external server.
+	Replicas int
+
+	// StoreDir is the embedded server's directory.
+	StoreDir string
+	// Listener of the embedded server for local publishers; nil for none.
+	Listener *Listener
+
+	Logger *slog.Logger
+	Meter  Meter
+}
+
+// Listener is where the embedded server accepts local publishers. They may publish
+// triggers and read events, and nothing else.
+type Listener struct {
+	// Host must be a loopback address. Port 0 means the default, -1 any free one.
+	Host string
+	Port int
+	// User and Password; without a user everybody on the machine may publish.
+	User     string
+	Password string
+}
+
+// Meter hears what the bus counts. Its methods are called by any goroutine.
+type Meter interface {
+	// Message counts a message: subject is trigger, work or event; result is ack, nak,
+	// duplicate, published or failed.
+	Message(subject, result string)
+	Reconnected()
+}
+
+// Bus is a connection with the streams that rotatord uses.
+type Bus struct {
+	names
+	cfg    Config
+	log    *slog.Logger
+	server *server.Server // embedded; nil otherwise
+	conn   *nats.Conn
+	js     jetstream.JetStream
+	// prepared is set when the streams were found or made.
+	prepared atomic.Bool
+}
+
+// connectWait bounds a single attempt to connect.
+const connectWait = 5 * time.Second
+
+// Open starts the embedded server, or begins to connect to an external one. It fails
+// on what will not heal by itself: an unusable store, a port in use, a bad URL or
+// login file. An external server that cannot be reached is no error; Prepare waits
+// for it.
+func Open(cfg Config) (*Bus, error) {
+	b := &Bus{names: names{cfg.Prefix}, cfg: cfg, log: cfg.Logger}
+	options, err := b.connectOptions()
+	if err != nil {
+		return nil, err
+	}
+	url := cfg.URL
+	if url == "" {
+		internal, err := b.startEmbedded()
+		if err != nil {
+			return nil, err
+		}
+		options = append(options, internal...)
+	}
+	b.conn, err = nats.Connect(url, options...)
+	if err != nil {
+		b.stopEmbedded()
+		return nil, fmt.Errorf("connect to NATS %s: %w", url, err)
+	}
+	b.js, err = jetstream.New(b.conn)
+	if err != nil {
+		b.conn.Close()
+		b.stopEmbedded()
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	return b, nil
+}
+
+func (b *Bus) connectOptions() ([]nats.Option, error) {
+	options := []nats.Option{
+		nats.Name("rotatord " + b.cfg.Node),
+		nats.CustomInboxPrefix(b.names.inbox()),
+		nats.Timeout(connectWait),
+		nats.RetryOnFailedConnect(true),
+		nats.MaxReconnects(-1),
+		// A refused login is tried again too: its file may have been replaced.
+		nats.IgnoreAuthErrorAbort(),
+		nats.ReconnectWait(500 * time.Millisecond),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil {
+				b.log.Warn("nats disconnected", "err", err)
+			}
+		}),
+		nats.ReconnectHandler(func(c *nats.Conn) {
+			b.log.Info("nats connected", "server", c.ConnectedUrlRedacted())
+			b.cfg.Meter.Reconnected()
+		}),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			b.log.Debug("nats not reachable", "err", err)
+		}),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			b.log.Warn("nats error", "err", err)
+		}),
+	}
+	if b.cfg.TLS != nil {
+		options = append(options, nats.Secure(b.cfg.TLS))
+	}
+	switch {
+	case b.cfg.CredentialsFile != "":
+		options = append(options, nats.UserCredentials(b.cfg.CredentialsFile))
+	case b.cfg.NKeySeedFile != "":
+		key, err := nats.NkeyOptionFromSeed(b.cfg.NKeySeedFile)
+		if err != nil {
+			return nil, fmt.Errorf("read nkey seed file %s: %w", b.cfg.NKeySeedFile, err)
+		}
+		options = append(options, key)
+	case b.cfg.User != "":
+		options = append(options, nats.UserInfoHandler(func() (string, string) {
+			password, err := b.cfg.Password()
+			if err != nil {
+				b.log.Error("nats password cannot be read", "err", err)
+			}
+			return b.cfg.User, password
+		}))
+	}
+	return options, nil
+}
+
+// Connected reports whether the server answers now.
+func (b *Bus) Connected() bool { return b.conn.IsConnected() }
+
+// Ready says nil when the bus works, and otherwise why not.
+func (b *Bus) Ready() error {
+	if !b.Connected() {
+		if err := b.conn.LastError(); err != nil {
+			return fmt.Errorf("NATS is not connected: %w", err)
+		}
+		return errors.New("NATS is not connected")
+	}
+	if !b.prepared.Load() {
+		return errors.New("NATS streams are not prepared yet")
+	}
+	return nil
+}
+
+// JetStream is for the journal, which keeps its bucket on the same server.
+func (b *Bus) JetStream() jetstream.JetStream { return b.js }
+
+// JournalBucket is the name of the journal's bucket, Replicas how many copies it has.
+func (b *Bus) JournalBucket() string { return b.names.journalBucket() }
+
+// Replicas is how many copies streams and buckets have.
+func (b *Bus) Replicas() int { return max(b.cfg.Replicas, 1) }
+
+// ListenURL is where the embedded server's listener accepts publishers; empty where
+// there is none.
+func (b *Bus) ListenURL() string {
+	if b.server == nil || b.cfg.Listener == nil {
+		return ""
+	}
+	return b.server.ClientURL()
+}
+
+// Close sends what is buffered, closes the connection and stops the embedded server.
+func (b *Bus) Close() error {
+	flush, cancel := context.WithTimeout(context.Background(), connectWait)
+	defer cancel()
+	var err error
+	if b.conn.IsConnected() {
+		err = b.conn.FlushWithContext(flush)
+	}
+	b.conn.Close()
+	b.stopEmbedded()
+	if err != nil {
+		return fmt.Errorf("flush NATS connection: %w", err)
+	}
+	return nil
+}
+
+// isMissing reports whether an error of the JetStream API says that a stream,
+// consumer or key is not there.
+func isMissing(err error) bool {
+	return errors.Is(err, jetstream.ErrStreamNotFound) || errors.Is(err, jetstream.ErrConsumerNotFound) ||
+		errors.Is(err, jetstream.ErrBucketNotFound)
+}
+
+// shortReason is an error of the server on one line.
+func shortReason(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }

@@ -1,0 +1,393 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+)
+
+// model is the server and its workers as the queue sees them: it has one place for
+// each assignment and refuses while that is taken.
+type model struct {
+	queue *Queue
+	// tell is whether the worker is of this node, which hears when a place is free.
+	tell bool
+
+	mu       sync.Mutex
+	away     bool
+	offers   int
+	offering map[ID]int
+	places   map[ID]bool
+	looks    map[ID][]look
+	problems []string
+}
+
+// look is what a worker did, in the order of a common count.
+type look struct {
+	started int64
+	force   bool
+}
+
+// count orders triggers and looks without a clock: fake time stands still.
+type count struct {
+	mu sync.Mutex
+	n  int64
+}
+
+func (c *count) next() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+	return c.n
+}
+
+var errAway = errors.New("the server is away")
+
+func newModel(order *count, latency, work func() time.Duration) *model {
+	m := &model{tell: true, offering: map[ID]int{}, places: map[ID]bool{}, looks: map[ID][]look{}}
+	m.queue = newQueue(func(ctx context.Context, w Work) error { return m.offer(order, latency, work, w) })
+	return m
+}
+
+// offer takes latency, as the network does; the work itself then takes its own time.
+func (m *model) offer(order *count, latency, work func() time.Duration, w Work) error {
+	m.mu.Lock()
+	m.offers++
+	m.offering[w.ID]++
+	if m.offering[w.ID] > 1 {
+		m.problems = append(m.problems, fmt.Sprintf("%s was offered twice at once", w.ID))
+	}
+	m.mu.Unlock()
+	time.Sleep(latency())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.offering[w.ID]--
+	switch {
+	case m.away:
+		return errAway
+	case m.places[w.ID]:
+		return errOccupied
+	}
+	m.places[w.ID] = true
+	go m.look(order, work(), w)
+	return nil
+}
+
+func (m *model) look(order *count, takes time.Duration, w Work) {
+	// The worker begins when the message reaches it.
+	m.mu.Lock()
+	m.looks[w.ID] = append(m.looks[w.ID], look{order.next(), w.Force})
+	m.mu.Unlock()
+	time.Sleep(takes)
+	m.mu.Lock()
+	m.places[w.ID] = false
+	m.mu.Unlock()
+	if m.tell {
+		m.queue.Freed(w.ID)
+	}
+}
+
+func (m *model) setAway(away bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.away = away
+}
+
+// trigger is one Enqueue and what became of it.
+type trigger struct {
+	id       ID
+	asked    int64
+	force    bool
+	accepted int
+}
+
+func TestQueueKeepsItsPromises(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		var (
+			triggers = rapid.IntRange(1, 60).Draw(rt, "triggers")
+			ids      = rapid.IntRange(1, 4).Draw(rt, "ids")
+			tell     = rapid.Bool().Draw(rt, "workers of this node")
+			outage   = rapid.Bool().Draw(rt, "outage")
+			seed     = rapid.Uint64().Draw(rt, "seed")
+		)
+		synctest.Test(t, func(*testing.T) {
+			var lock sync.Mutex
+			random := rand.New(rand.NewPCG(seed, 0))
+			upTo := func(limit time.Duration) func() time.Duration {
+				return func() time.Duration {
+					lock.Lock()
+					defer lock.Unlock()
+					return time.Duration(random.Int64N(int64(limit)))
+				}
+			}
+			var order count
+			m := newModel(&order, upTo(20*time.Millisecond), upTo(300*time.Millisecond))
+			m.tell = tell
+			m.away = outage
+			ctx, cancel := context.WithCancel(context.Background())
+			go m.queue.Run(ctx)
+
+			sent := make([]*trigger, triggers)
+			var mu sync.Mutex // of the triggers' accepted
+			gap := upTo(50 * time.Millisecond)
+			for i := range sent {
+				time.Sleep(gap())
+				tr := &trigger{id: ID{"p", fmt.Sprint(int(gap()) % ids)}, force: gap() < 5*time.Millisecond}
+				sent[i] = tr
+				tr.asked = order.next()
+				m.queue.Enqueue(Work{ID: tr.id, Force: tr.force, Asked: time.Now()}, func() {
+					mu.Lock()
+					defer mu.Unlock()
+					tr.accepted++
+				})
+			}
+			m.setAway(false)
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			cancel()
+			synctest.Wait()
+
+			if n := m.queue.Len(); n != 0 {
+				rt.Fatalf("%d assignments still wait", n)
+			}
+			if len(m.problems) > 0 {
+				rt.Fatal(m.problems)
+			}
+			forced := map[ID]int{}
+			for i, tr := range sent {
+				if tr.accepted != 1 {
+					rt.Fatalf("trigger %d was accepted %d times", i, tr.accepted)
+				}
+				if !slices.ContainsFunc(m.looks[tr.id], func(l look) bool { return l.started > tr.asked && (l.force || !tr.force) }) {
+					rt.Fatalf("no look at %s began after trigger %d (force %v)", tr.id, i, tr.force)
+				}
+				if tr.force {
+					forced[tr.id]++
+				}
+			}
+			for id, looks := range m.looks {
+				n := 0
+				for _, l := range looks {
+					if l.force {
+						n++
+					}
+				}
+				if n > forced[id] {
+					rt.Fatalf("%s was forced %d times and rotated by force %d times", id, forced[id], n)
+				}
+			}
+		})
+	})
+}
+
+// accepted must not be called before the server has the work: what it acknowledges
+// would be lost with the process.
+func TestQueueAcceptsOnlyAfterTheServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := make(chan error)
+		q := newQueue(func(context.Context, Work) error { return <-answers })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go q.Run(ctx)
+		accepted := 0
+		q.Enqueue(Work{ID: ID{"p", "c"}}, func() { accepted++ })
+		for _, answer := range []error{errAway, errOccupied, errAway} {
+			synctest.Wait()
+			answers <- answer
+			synctest.Wait()
+			if accepted != 0 || q.Len() != 1 {
+				t.Fatalf("after %v: accepted %d times, %d waiting", answer, accepted, q.Len())
+			}
+		}
+		answers <- nil
+		synctest.Wait()
+		if accepted != 1 || q.Len() != 0 {
+			t.Errorf("accepted %d times, %d waiting", accepted, q.Len())
+		}
+	})
+}
+
+// The trigger that comes while an offer is on its way may have come after the worker
+// looked, so it needs a look of its own; but the force of the first is used up.
+func TestQueueTriggerDuringOffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var offers []Work
+		answers := make(chan error)
+		q := newQueue(func(_ context.Context, w Work) error {
+			offers = append(offers, w)
+			return <-answers
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go q.Run(ctx)
+		id := ID{"p", "c"}
+		accepted := []string{}
+		q.Enqueue(Work{ID: id, Trigger: "manual", Force: true}, func() { accepted = append(accepted, "first") })
+		synctest.Wait()
+		q.Enqueue(Work{ID: id, Trigger: "file"}, func() { accepted = append(accepted, "second") })
+		answers <- nil
+		synctest.Wait()
+		if !slices.Equal(accepted, []string{"first"}) {
+			t.Errorf("accepted after the first offer: %v", accepted)
+		}
+		answers <- nil
+		synctest.Wait()
+		if want := []Work{{ID: id, Trigger: "manual", Force: true}, {ID: id, Trigger: "file"}}; !slices.Equal(offers, want) {
+			t.Errorf("offered %+v, want %+v", offers, want)
+		}
+		if !slices.Equal(accepted, []string{"first", "second"}) {
+			t.Errorf("accepted: %v", accepted)
+		}
+	})
+}
+
+// A worker on another node does not tell when it is done, and other assignments keep
+// this queue busy all the time: refused work must have its turn all the same.
+func TestQueueRefusedWorkIsNotStarved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow, busy := ID{"p", "slow"}, ID{"p", "busy"}
+		occupiedUntil := time.Now().Add(3 * time.Second)
+		took := make(chan time.Time, 1)
+		q := newQueue(func(_ context.Context, w Work) error {
+			if w.ID == slow && time.Now().Before(occupiedUntil) {
+				return errOccupied
+			}
+			if w.ID == slow {
+				took <- time.Now()
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go q.Run(ctx)
+		q.Enqueue(Work{ID: slow}, nil)
+		var others sync.WaitGroup
+		defer others.Wait()
+		defer cancel()
+		others.Go(func() {
+			for pause(ctx, 100*time.Millisecond) == nil {
+				q.Enqueue(Work{ID: busy}, nil)
+			}
+		})
+		select {
+		case at := <-took:
+			if late := at.Sub(occupiedUntil); late > 2*offerAgain {
+				t.Errorf("offered again %s after the place was free", late)
+			}
+		case <-time.After(time.Minute):
+			t.Error("not offered again for a minute")
+		}
+	})
+}
+
+func TestQueueOffersAtOnceWhenThePlaceIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var free atomic.Bool
+		took := make(chan time.Time, 1)
+		q := newQueue(func(context.Context, Work) error {
+			if !free.Load() {
+				return errOccupied
+			}
+			took <- time.Now()
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go q.Run(ctx)
+		q.Enqueue(Work{ID: ID{"p", "c"}}, nil)
+		time.Sleep(10*time.Second + 300*time.Millisecond)
+		free.Store(true)
+		since := time.Now()
+		q.Freed(ID{"p", "c"})
+		q.Freed(ID{"p", "unknown"})
+		if late := (<-took).Sub(since); late != 0 {
+			t.Errorf("offered %s after the place was free", late)
+		}
+	})
+}
+
+// With the server away one offer a try is enough to find out.
+func TestQueueServerAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const assignments = 100
+		var away atomic.Bool
+		away.Store(true)
+		var offers atomic.Int64
+		accepted := map[ID]bool{}
+		q := newQueue(func(context.Context, Work) error {
+			offers.Add(1)
+			if away.Load() {
+				return errAway
+			}
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go q.Run(ctx)
+		for i := range assignments {
+			id := ID{"p", fmt.Sprint(i)}
+			q.Enqueue(Work{ID: id}, func() { accepted[id] = true })
+		}
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if n := offers.Load(); n > 70 {
+			t.Errorf("%d offers in a minute to a server that is away", n)
+		}
+		away.Store(false)
+		time.Sleep(offerAgain)
+		synctest.Wait()
+		if len(accepted) != assignments || q.Len() != 0 {
+			t.Errorf("%d of %d accepted, %d wait", len(accepted), assignments, q.Len())
+		}
+	})
+}
+
+func TestQueueFlood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ids, triggers = 1000, 100_000
+		var order count
+		none := func() time.Duration { return 0 }
+		m := newModel(&order, none, func() time.Duration { return time.Second })
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var before, after runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		for i := range triggers {
+			m.queue.Enqueue(Work{ID: ID{"p", fmt.Sprint(i % ids)}, Force: i == 77_777}, nil)
+		}
+		runtime.GC()
+		runtime.ReadMemStats(&after)
+		if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 2<<20 {
+			t.Errorf("%d triggers for %d assignments hold %d bytes", triggers, ids, grown)
+		}
+		go m.queue.Run(ctx)
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if m.offers != ids {
+			t.Errorf("%d offers for %d assignments", m.offers, ids)
+		}
+		if len(m.looks) != ids {
+			t.Errorf("%d assignments were looked at, want %d", len(m.looks), ids)
+		}
+		if l := m.looks[ID{"p", "777"}]; len(l) != 1 || !l[0].force {
+			t.Errorf("the forced one was looked at so: %+v", l)
+		}
+		for id := range maps.Keys(m.looks) {
+			if len(m.looks[id]) != 1 {
+				t.Errorf("%s was looked at %d times", id, len(m.looks[id]))
+			}
+		}
+	})
+}

@@ -1,0 +1,178 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+const (
+	triggerAge = 7 * 24 * time.Hour
+	eventAge   = 30 * 24 * time.Hour
+	eventBytes = 256 << 20
+	// eventWindow is how long a repeated event id is recognised: longer than any
+	// restart takes.
+	eventWindow = time.Hour
+	maxTrigger  = 64 << 10
+	// retryPrepare is the pause between two attempts to reach the streams.
+	retryPrepare = 2 * time.Second
+)
+
+// Prepare makes the streams that are missing and checks those that are there. While
+// the server cannot be reached it waits and tries again, until ctx ends; a stream that
+// is there with settings that cannot work is logged and tried again too, since only
+// the server's operator can mend it, and may do so at any time.
+func (b *Bus) Prepare(ctx context.Context) error {
+	var last string
+	for {
+		err := b.prepareOnce(ctx)
+		if err == nil {
+			b.prepared.Store(true)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if reason := shortReason(err); reason != last {
+			b.log.Warn("nats streams are not ready; trying again", "err", reason)
+			last = reason
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryPrepare):
+		}
+	}
+}
+
+func (b *Bus) prepareOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, connectWait)
+	defer cancel()
+	for _, want := range []jetstream.StreamConfig{b.triggerConfig(), b.workConfig(), b.eventConfig()} {
+		if err := b.prepareStream(ctx, want); err != nil {
+			return fmt.Errorf("stream %s: %w", want.Name, err)
+		}
+	}
+	return nil
+}
+
+// triggerSubjects are all subjects on which triggers come, each once.
+func (b *Bus) triggerSubjects() []string {
+	return union([]string{b.names.triggers()}, b.cfg.Subjects)
+}
+
+func (b *Bus) triggerConfig() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        b.names.triggerStream(),
+		Description: "Triggers for rotatord: reasons to look at certificates again",
+		Subjects:    b.triggerSubjects(),
+		Retention:   jetstream.LimitsPolicy,
+		MaxAge:      triggerAge,
+		MaxMsgSize:  maxTrigger,
+		Replicas:    b.Replicas(),
+	}
+}
+
+// workConfig is the queue whose server-side refusal is rotatord's only lock.
+func (b *Bus) workConfig() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:                 b.names.workStream(),
+		Description:          "Work of rotatord: at most one message for each assignment",
+		Subjects:             []string{b.names.work()},
+		Retention:            jetstream.WorkQueuePolicy,
+		MaxMsgsPerSubject:    1,
+		Discard:              jetstream.DiscardNew,
+		DiscardNewPerSubject: true,
+		Replicas:             b.Replicas(),
+	}
+}
+
+func (b *Bus) eventConfig() jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:        b.names.eventStream(),
+		Description: "Events of rotatord, CloudEvents 1.0",
+		Subjects:    []string{b.names.events()},
+		Retention:   jetstream.LimitsPolicy,
+		MaxAge:      eventAge,
+		MaxBytes:    eventBytes,
+		Duplicates:  eventWindow,
+		Replicas:    b.Replicas(),
+	}
+}
+
+func (b *Bus) prepareStream(ctx context.Context, want jetstream.StreamConfig) error {
+	stream, err := b.js.Stream(ctx, want.Name)
+	if isMissing(err) {
+		if _, err = b.js.CreateStream(ctx, want); err != nil {
+			return fmt.Errorf("create: %w", err)
+		}
+		b.log.Info("nats stream created", "stream", want.Name, "subjects", want.Subjects)
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look up: %w", err)
+	}
+	have := stream.CachedInfo().Config
+	if problem := unusable(have, want); problem != "" {
+		return fmt.Errorf("is there already, and %s", problem)
+	}
+	if !missingSubjects(have.Subjects, want.Subjects) {
+		return nil
+	}
+	// Daemons with other policies share the stream: their subjects stay.
+	have.Subjects = union(have.Subjects, want.Subjects)
+	if _, err := b.js.UpdateStream(ctx, have); err != nil {
+		return fmt.Errorf("add subjects: %w", err)
+	}
+	return nil
+}
+
+// unusable says which setting of a stream that is there breaks what rotatord builds
+// on, or "".
+func unusable(have, want jetstream.StreamConfig) string {
+	switch {
+	case have.Retention != want.Retention:
+		return fmt.Sprintf("its retention is %s, not %s", have.Retention, want.Retention)
+	case want.DiscardNewPerSubject && (have.MaxMsgsPerSubject != 1 || have.Discard != jetstream.DiscardNew || !have.DiscardNewPerSubject):
+		return "it does not refuse a second message of a subject (max_msgs_per_subject 1, discard new, discard_new_per_subject)"
+	case have.Storage != jetstream.FileStorage:
+		return "it is kept in memory only"
+	}
+	return ""
+}
+
+func missingSubjects(have, want []string) bool {
+	return slices.ContainsFunc(want, func(s string) bool { return !slices.ContainsFunc(have, func(h string) bool { return covers(h, s) }) })
+}
+
+// union drops what another subject covers: the server refuses subjects that overlap.
+func union(a, b []string) []string {
+	all := slices.Concat(a, b)
+	slices.Sort(all)
+	all = slices.Compact(all)
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool {
+		return slices.ContainsFunc(all, func(other string) bool { return other != s && covers(other, s) })
+	})
+}
+
+// covers reports whether the subject pattern matches everything that s matches.
+func covers(pattern, s string) bool {
+	p, t := strings.Split(pattern, "."), strings.Split(s, ".")
+	for i, part := range p {
+		switch {
+		case part == ">":
+			return len(t) > i
+		case i >= len(t):
+			return false
+		case part != "*" && part != t[i]:
+			return false
+		case part == "*" && t[i] == ">":
+			return false
+		}
+	}
+	return len(p) == len(t)
+}

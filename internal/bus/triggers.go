@@ -1,0 +1,180 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Trigger is one message that asks for a look.
+type Trigger struct {
+	// Policy is set for <prefix>.trigger.<policy>; otherwise Subject tells.
+	Policy  string
+	Subject string
+	// Certificate narrows the look to one; empty for all of the policy.
+	Certificate string
+	// Reason is the sender's words.
+	Reason string
+	// Force asks for a rotation even where nothing is due.
+	Force bool
+	// Problem is what was wrong with the payload. The trigger stands all the same: it
+	// only says "look", and looking is safe.
+	Problem string
+	// Done acknowledges the message. It is called once, when the work that the trigger
+	// means is in the queue, by any goroutine.
+	Done func()
+}
+
+const (
+	// triggerAckWait is how long a trigger may wait for its place in the queue before
+	// the server offers it again. It is kept alive while it waits.
+	triggerAckWait   = 30 * time.Second
+	triggerBeat      = 10 * time.Second
+	maxTriggersAhead = 10_000
+	// inactiveNode is when the server forgets a node that never came back.
+	inactiveNode = 30 * 24 * time.Hour
+)
+
+// Triggers calls handle for each trigger, in order, until ctx ends. Every node hears
+// every trigger, those sent while it was down included. It returns early, with an
+// error, when the server has lost the stream; Prepare makes it again.
+func (b *Bus) Triggers(ctx context.Context, handle func(Trigger)) error {
+	consumer, err := b.js.CreateOrUpdateConsumer(ctx, b.names.triggerStream(), jetstream.ConsumerConfig{
+		Durable:           "node-" + Token(b.cfg.Node),
+		Description:       "Triggers as heard by rotatord on " + b.cfg.Node,
+		DeliverPolicy:     jetstream.DeliverAllPolicy,
+		AckPolicy:         jetstream.AckExplicitPolicy,
+		AckWait:           triggerAckWait,
+		MaxAckPending:     maxTriggersAhead,
+		InactiveThreshold: inactiveNode,
+	})
+	if err != nil {
+		return fmt.Errorf("subscribe to triggers: %w", err)
+	}
+	messages, err := consumer.Messages()
+	if err != nil {
+		return fmt.Errorf("subscribe to triggers: %w", err)
+	}
+	stop := context.AfterFunc(ctx, messages.Stop)
+	defer stop()
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for {
+		m, err := messages.Next()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if errors.Is(err, jetstream.ErrMsgIteratorClosed) || errors.Is(err, jetstream.ErrConsumerDeleted) {
+			return fmt.Errorf("listen to triggers: %w", err)
+		}
+		if err != nil {
+			// The iterator heals by itself after a lost connection.
+			b.log.Debug("waiting for triggers", "err", err)
+			if err := pause(ctx, time.Second); err != nil {
+				return err
+			}
+			continue
+		}
+		t := b.parseTrigger(m.Subject(), m.Headers().Get("ce-specversion"), m.Data())
+		stopBeat := b.beat(waiting, m, triggerBeat)
+		t.Done = func() {
+			stopBeat()
+			b.ack(m, "trigger")
+		}
+		handle(t)
+	}
+}
+
+func (b *Bus) ack(m jetstream.Msg, subject string) {
+	if err := m.Ack(); err != nil {
+		b.cfg.Meter.Message(subject, "failed")
+		b.log.Debug("acknowledgement failed; the message will come again", "subject", m.Subject(), "err", err)
+		return
+	}
+	b.cfg.Meter.Message(subject, "ack")
+}
+
+// payload is what a trigger may say, also as the data of a CloudEvent.
+type payload struct {
+	Certificate string `json:"certificate"`
+	Reason      string `json:"reason"`
+	Force       bool   `json:"force"`
+}
+
+// parseTrigger reads an empty payload, the JSON object, or a CloudEvent in structured
+// or binary mode (CloudEvents 1.0, NATS protocol binding).
+func (b *Bus) parseTrigger(subject, ceHeader string, data []byte) Trigger {
+	t := Trigger{Subject: subject}
+	if policy, ok := b.names.policyOf(subject); ok {
+		t.Policy = policy
+	}
+	text := strings.TrimSpace(string(data))
+	if text == "" {
+		return t
+	}
+	event := ceHeader != ""
+	if !event {
+		if !strings.HasPrefix(text, "{") {
+			t.Problem = "payload is neither empty nor a JSON object"
+			return t
+		}
+		var envelope struct {
+			SpecVersion string          `json:"specversion"`
+			Data        json.RawMessage `json:"data"`
+		}
+		if err := json.Unmarshal(data, &envelope); err != nil {
+			t.Problem = "payload is not JSON: " + err.Error()
+			return t
+		}
+		if envelope.SpecVersion != "" {
+			event, text = true, string(envelope.Data)
+		}
+	}
+	if event && !strings.HasPrefix(text, "{") {
+		return t // somebody else's event: it says that something happened, no more
+	}
+	var p payload
+	if err := decodePayload(text, &p, !event); err != nil {
+		t.Problem = "payload: " + err.Error()
+		return t
+	}
+	t.Certificate, t.Reason, t.Force = p.Certificate, cut(p.Reason, 200), p.Force
+	return t
+}
+
+// decodePayload is strict with our own form, so that a misspelt "force" is not taken
+// for false in silence, and lenient with the data of other people's events.
+func decodePayload(body string, p *payload, strict bool) error {
+	d := json.NewDecoder(strings.NewReader(body))
+	if strict {
+		d.DisallowUnknownFields()
+	}
+	if err := d.Decode(p); err != nil {
+		return err
+	}
+	if strict && d.More() {
+		return errors.New("more than one JSON value")
+	}
+	return nil
+}
+
+func cut(s string, n int) string {
+	if len(s) > n {
+		return strings.ToValidUTF8(s[:n], "")
+	}
+	return s
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}

@@ -1,0 +1,239 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Any is the place of work that every node can do. Work that touches a node's own
+// files has that node's name as its place.
+const Any = "any"
+
+// Work is one look at an assignment that was asked for.
+type Work struct {
+	ID    ID     `json:"-"`
+	Place string `json:"-"`
+	// Trigger is why: file, nats, deadline, drift, policy, manual or startup.
+	Trigger string `json:"trigger"`
+	Force   bool   `json:"force,omitempty"`
+	// Asked is when the first of the triggers came that this work answers.
+	Asked time.Time `json:"asked"`
+}
+
+// Retry is returned by a worker that wants the message again soon: the journal's
+// record belongs to somebody else, or a connection is gone. It is for seconds only;
+// anything longer is remembered in the record.
+type Retry struct {
+	After time.Duration
+	Err   error
+}
+
+// Error implements error.
+func (r *Retry) Error() string { return fmt.Sprintf("again in %s: %v", r.After, r.Err) }
+
+// Unwrap returns the cause.
+func (r *Retry) Unwrap() error { return r.Err }
+
+var errOccupied = errors.New("the assignment is queued or being worked on")
+
+// errCodeOccupied is JetStream's "maximum messages per subject exceeded": the server's
+// refusal of a second message for an assignment.
+const errCodeOccupied = 10077
+
+const (
+	// workAckWait is how long a worker may be silent before the server hands its
+	// message to another; workBeat keeps a long step alive.
+	workAckWait = 30 * time.Second
+	workBeat    = 10 * time.Second
+	// fetchWait is the longest that a worker waits for a message before asking again.
+	fetchWait = 30 * time.Second
+	maxNak    = 30 * time.Second
+)
+
+// offer puts work into the queue. errOccupied means that the server refused it.
+func (b *Bus) offer(ctx context.Context, w Work) error {
+	body, err := json.Marshal(w)
+	if err != nil {
+		return fmt.Errorf("encode work: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, connectWait)
+	defer cancel()
+	_, err = b.js.Publish(ctx, b.names.workFor(w.Place, w.ID), body)
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok && int(api.ErrorCode) == errCodeOccupied {
+		b.cfg.Meter.Message("work", "duplicate")
+		return errOccupied
+	}
+	if err != nil {
+		b.cfg.Meter.Message("work", "failed")
+		return fmt.Errorf("offer work for %s: %w", w.ID, err)
+	}
+	b.cfg.Meter.Message("work", "published")
+	return nil
+}
+
+// Work runs workers for the work of anybody and of this node, until ctx ends and the
+// last of them has finished. handle returns nil or an error that it has dealt with;
+// a *Retry brings the message back. done is called after each message that is finished
+// for good, when the assignment's place in the queue is free again. Work returns early,
+// with an error, when the server has lost the queue; Prepare makes it again.
+func (b *Bus) Work(ctx context.Context, workers int, handle func(context.Context, Work) error, done func(ID)) error {
+	var consumers []jetstream.Consumer
+	for _, place := range []string{Any, b.cfg.Node} {
+		consumer, err := b.workConsumer(ctx, place)
+		if err != nil {
+			return fmt.Errorf("subscribe to work at %s: %w", place, err)
+		}
+		consumers = append(consumers, consumer)
+	}
+	working, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	var wg sync.WaitGroup
+	for _, consumer := range consumers {
+		for range workers {
+			wg.Go(func() { stop(b.worker(working, consumer, handle, done)) })
+		}
+	}
+	wg.Wait()
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return context.Cause(working)
+}
+
+// workConsumer subscribes to the work at a place. A place that no other node works at
+// begins anew: what a worker that died held in its hands is then delivered at once,
+// not after workAckWait. Should that worker live after all, a second process under
+// this node's name, it loses its next journal write.
+func (b *Bus) workConsumer(ctx context.Context, place string) (jetstream.Consumer, error) {
+	name := "at-" + Token(place)
+	if place == b.cfg.Node || b.server != nil {
+		if err := b.js.DeleteConsumer(ctx, b.names.workStream(), name); err != nil && !isMissing(err) {
+			return nil, err
+		}
+	}
+	return b.js.CreateOrUpdateConsumer(ctx, b.names.workStream(), jetstream.ConsumerConfig{
+		Durable:       name,
+		Description:   "Work to be done at " + place,
+		FilterSubject: b.names.workAt(place),
+		AckPolicy:     jetstream.AckExplicitPolicy,
+		AckWait:       workAckWait,
+		MaxAckPending: -1,
+	})
+}
+
+// worker takes one message at a time: a message that waits in a buffer would grow old
+// while another node could work on it. It returns when ctx ends, or with an error when
+// its consumer is gone from the server.
+func (b *Bus) worker(ctx context.Context, consumer jetstream.Consumer, handle func(context.Context, Work) error, done func(ID)) error {
+	for ctx.Err() == nil {
+		m, err := nextMessage(ctx, consumer)
+		switch {
+		case err == nil:
+			b.process(ctx, m, handle, done)
+		case errors.Is(err, nats.ErrTimeout), ctx.Err() != nil:
+		default:
+			b.log.Debug("waiting for work", "err", err)
+			if err := gone(ctx, consumer); err != nil {
+				return err
+			}
+			_ = pause(ctx, time.Second)
+		}
+	}
+	return ctx.Err()
+}
+
+// gone says why a consumer will never deliver again, or nil if it may.
+func gone(ctx context.Context, consumer jetstream.Consumer) error {
+	ctx, cancel := context.WithTimeout(ctx, connectWait)
+	defer cancel()
+	if _, err := consumer.Info(ctx); isMissing(err) {
+		return fmt.Errorf("the server has lost consumer %s: %w", consumer.CachedInfo().Name, err)
+	}
+	return nil
+}
+
+func nextMessage(ctx context.Context, consumer jetstream.Consumer) (jetstream.Msg, error) {
+	wait, cancel := context.WithTimeout(ctx, fetchWait)
+	defer cancel()
+	m, err := consumer.Next(jetstream.FetchContext(wait))
+	if err != nil && wait.Err() != nil {
+		return nil, nats.ErrTimeout
+	}
+	return m, err
+}
+
+// process works on one message and answers it. The context that handle gets is not
+// ended by a graceful stop: a step in flight is finished.
+func (b *Bus) process(ctx context.Context, m jetstream.Msg, handle func(context.Context, Work) error, done func(ID)) {
+	id, err := b.names.parseWork(m.Subject())
+	if err != nil {
+		b.log.Error("work that nobody can do is dropped", "subject", m.Subject(), "err", err)
+		b.finish(m)
+		return
+	}
+	w := Work{ID: id}
+	if err := json.Unmarshal(m.Data(), &w); err != nil {
+		b.log.Warn("work with an unreadable body; looking anyway", "assignment", id, "err", err)
+	}
+	stopBeat := b.beat(context.WithoutCancel(ctx), m, workBeat)
+	err = handle(context.WithoutCancel(ctx), w)
+	stopBeat()
+	if again, ok := errors.AsType[*Retry](err); ok {
+		b.cfg.Meter.Message("work", "nak")
+		if err := m.NakWithDelay(min(again.After, maxNak)); err != nil {
+			b.log.Debug("work cannot be handed back; it comes again by itself", "assignment", id, "err", err)
+		}
+		return
+	}
+	b.finish(m)
+	done(id)
+}
+
+// beat tells the server every now and then, until stop or the end of ctx, that the
+// message is in hand.
+func (b *Bus) beat(ctx context.Context, m jetstream.Msg, every time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for pause(ctx, every) == nil {
+			if err := m.InProgress(); err != nil {
+				b.log.Debug("heartbeat of a message failed", "subject", m.Subject(), "err", err)
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
+}
+
+// finish acknowledges and waits for the server's word, so that the assignment's next
+// offer is not refused for this very message.
+func (b *Bus) finish(m jetstream.Msg) {
+	ctx, cancel := context.WithTimeout(context.Background(), connectWait)
+	defer cancel()
+	if err := m.DoubleAck(ctx); err != nil {
+		b.cfg.Meter.Message("work", "failed")
+		b.log.Debug("acknowledgement of work failed; it comes again", "subject", m.Subject(), "err", err)
+		return
+	}
+	b.cfg.Meter.Message("work", "ack")
+}
+
+// Depth is how many assignments are queued or being worked on in the whole cluster,
+// and since when the oldest of them.
+func (b *Bus) Depth(ctx context.Context) (uint64, time.Time, error) {
+	stream, err := b.js.Stream(ctx, b.names.workStream())
+	if err != nil {
+		return 0, time.Time{}, fmt.Errorf("look at the work queue: %w", err)
+	}
+	state := stream.CachedInfo().State
+	if state.Msgs == 0 {
+		return 0, time.Time{}, nil
+	}
+	return state.Msgs, state.FirstTime, nil
+}

@@ -1,0 +1,98 @@
+package cloudsim
+
+import (
+	"crypto/subtle"
+)
+
+const (
+	codeGatewayAuth  = "APIGW.0301"
+	textGatewayAuth  = "Incorrect IAM authentication information: "
+	codeGatewayRoute = "APIGW.0101"
+)
+
+// authKind says what a route asks of its caller.
+type authKind int
+
+const (
+	authNone    authKind = iota
+	authAny              // any valid token or signature
+	authProject          // of the project in the path
+)
+
+// caller is who a request comes from.
+type caller struct {
+	how       string // token, signature
+	projectID string // "" for a token without a project
+}
+
+// authenticate decides whether the call may reach its service, and as whom. ok false means that refusal is the answer.
+func (s *Sim) authenticate(c *call, kind authKind) (refusal answer, ok bool) {
+	if kind == authNone {
+		return answer{}, true
+	}
+	who, refusal, ok := s.identify(c)
+	if !ok {
+		return refusal, false
+	}
+	c.entry.Auth = who.how
+	if kind == authProject {
+		// Reference 6.2: WAF.00012002, "project id does not fit the token". A domain-scoped token fits none.
+		named := c.r.Header.Get("X-Project-Id")
+		if who.projectID == "" || c.params["project_id"] != who.projectID || named != "" && named != who.projectID {
+			return refuse(400, "WAF.00012002", "The project id does not match the token"), false
+		}
+	}
+	return answer{}, true
+}
+
+// identify accepts a signature or, without one, a token.
+func (s *Sim) identify(c *call) (caller, answer, bool) {
+	if header := c.r.Header.Get("Authorization"); header != "" {
+		return s.identifySignature(c, header)
+	}
+	text := c.r.Header.Get("X-Auth-Token")
+	if text == "" {
+		return caller{}, c.refuseGateway(401, codeGatewayAuth, textGatewayAuth+"token or signature is missing"), false
+	}
+	tok, ok := s.liveToken(text, c.now)
+	switch {
+	case ok:
+		return caller{how: "token", projectID: tok.projectID}, answer{}, true
+	case c.entry.Service == serviceIAM:
+		return caller{}, refuseIAM(401, "The request you have made requires authentication."), false
+	case s.cfg.TokenErrorsInService:
+		return caller{}, refuse(400, "WAF.00012001", "Invalid token"), false
+	}
+	return caller{}, c.refuseGateway(401, codeGatewayAuth, textGatewayAuth+"decrypt token fail"), false
+}
+
+// identifySignature refuses with one code and different words (reference 6.6: APIGW.0301 is also used for bad
+// signatures and clock skew).
+func (s *Sim) identifySignature(c *call, header string) (caller, answer, bool) {
+	refused := func(reason string) (caller, answer, bool) {
+		return caller{}, c.refuseGateway(401, codeGatewayAuth, textGatewayAuth+reason), false
+	}
+	sig, err := parseSignature(header)
+	if err != nil {
+		return refused(err.Error())
+	}
+	if s.cfg.AccessKey == "" || subtle.ConstantTimeCompare([]byte(sig.access), []byte(s.cfg.AccessKey)) != 1 {
+		return refused("the access key does not exist")
+	}
+	if err := verifySignature(c.r, c.body, sig, s.cfg.SecretKey, s.cfg.SecurityToken, c.now); err != nil {
+		return refused(err.Error())
+	}
+	return caller{how: "signature", projectID: s.cfg.ProjectID}, answer{}, true
+}
+
+// refuse is an error answer of a service: {"error_code","error_msg"} (reference 6.1).
+func refuse(status int, code, message string) answer {
+	return answer{status: status, code: code, message: message, body: object{"error_code": code, "error_msg": message}}
+}
+
+// refuseGateway is an error answer of the gateway in front of every service, which adds the request id (reference 6.1).
+func (c *call) refuseGateway(status int, code, message string) answer {
+	a := refuse(status, code, message)
+	a.body["request_id"] = c.entry.RequestID
+	return a
+}

@@ -1,0 +1,182 @@
+package cloudsim
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+// Config describes the simulated account. It is read once, by New. The zero value of a field means the default
+// that its comment names.
+type Config struct {
+	// Region is the name of the region and of its project. Default eu-west-101.
+	Region string
+	// ProjectID and DomainID are 32 letters or digits each. Defaults are made up.
+	ProjectID, DomainID string
+
+	// AccessKey and SecretKey are the pair that may sign requests; without them no signature is accepted.
+	// When SecurityToken is set the pair is a temporary one: requests must carry and sign X-Security-Token.
+	AccessKey, SecretKey, SecurityToken string
+
+	// User, Password and Domain are what IAM's password login accepts; without them it accepts nobody.
+	User, Password, Domain string
+	// TokenValidity is how long a token lives. Default 24 hours.
+	TokenValidity time.Duration
+	// TokenErrorsInService moves the refusal of a bad token from the front gateway (401 APIGW.0301) into the
+	// service (400 WAF.00012001). Both are documented.
+	TokenErrorsInService bool
+
+	// Hosts are the domains that WAF protects, in the order of creation.
+	Hosts []Host
+	// CertificateQuota is the number of certificates that the account may hold. Default: the number of hosts.
+	// Negative: no limit. Certificates of Hosts count, and are never refused for it.
+	CertificateQuota int
+	// NameLimit is the longest certificate name in characters. Default 64; the seed page says 256.
+	NameLimit int
+	// TolerateKeyForm also accepts PKCS#8 keys (the seed's own example sends one). Default: refused.
+	TolerateKeyForm bool
+	// EffectNeedsServer makes a PATCH of a cloud host's certificate without "server" answer 200 and change nothing.
+	EffectNeedsServer bool
+	// OpenTelekom is the WAF-Dedicated variant: dedicated hosts only, no apply-to-hosts, no enterprise projects,
+	// no verify_cert_key.
+	OpenTelekom bool
+
+	// Propagation is the time from a binding to edge 0 serving it. Default 0.
+	Propagation time.Duration
+	// Edges is the number of edge listeners. Default 1. Edge i serves a new binding i*EdgeLag after edge 0.
+	Edges   int
+	EdgeLag time.Duration
+
+	// Listen is the address of the API listener. Default 127.0.0.1:0.
+	Listen string
+	// Management mounts ManagementHandler under /sim/ of the API listener and of Handler, without authentication.
+	Management bool
+
+	// Latency is spent on every API call between its arrival and its effect, whether or not the caller still waits.
+	Latency time.Duration
+	// ClockOffset is how far the cloud's clock is ahead of this process's: it shows in the Date header, in every
+	// time of an answer and in the check of X-Sdk-Date.
+	ClockOffset time.Duration
+	// Misbehave turns on what a client must bear although no page promises it; see the package comment.
+	Misbehave bool
+	// Seed drives ids, tokens and misbehaviour. Equal seeds and equal sequences of calls give equal answers.
+	Seed uint64
+	// Logger gets one line for each call. It never gets a body. Default: discard.
+	Logger *slog.Logger
+}
+
+// Host is one domain that WAF protects.
+type Host struct {
+	// Name is the domain name, "*.example.com" for a wildcard.
+	Name string
+	// Dedicated says that a dedicated engine protects it (premium-waf); else it is a cloud host.
+	Dedicated bool
+	// Protocol is the client side protocol: HTTPS, HTTP or "HTTP&HTTPS". Default HTTPS.
+	Protocol string
+	// EnterpriseProject is "0" or a UUID. Default "0".
+	EnterpriseProject string
+	// Certificate, when its Name is set, is what a person bound in the console before the story begins. Hosts that
+	// name the same certificate share it.
+	Certificate Certificate
+}
+
+// Certificate is a certificate as a person uploads it in the console.
+type Certificate struct {
+	Name    string
+	CertPEM []byte // leaf first
+	KeyPEM  []byte
+}
+
+const (
+	defaultRegion    = "eu-west-101"
+	defaultProjectID = "0f3c5a9d7e1b4862a0c4d8f21b6e9357"
+	defaultDomainID  = "7b1e94d2c85f4a03b6d7e0195c2a8f64"
+	defaultEPS       = "0"
+	allGrantedEPS    = "all_granted_eps"
+)
+
+// withDefaults returns c complete, or what is wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.Region, defaultRegion)
+	setDefault(&c.ProjectID, defaultProjectID)
+	setDefault(&c.DomainID, defaultDomainID)
+	setDefault(&c.Listen, "127.0.0.1:0")
+	if c.TokenValidity == 0 {
+		c.TokenValidity = 24 * time.Hour // [HW iam_30_0001]
+	}
+	if c.Edges == 0 {
+		c.Edges = 1
+	}
+	if c.NameLimit == 0 {
+		c.NameLimit = 64
+	}
+	if c.CertificateQuota == 0 {
+		c.CertificateQuota = max(1, len(c.Hosts)) // [OTC-D umn uploading_a_certificate]
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	var problems []error
+	for name, id := range map[string]string{"ProjectID": c.ProjectID, "DomainID": c.DomainID} {
+		if !isID(id) {
+			problems = append(problems, fmt.Errorf("%s %q is not 32 letters or digits", name, id))
+		}
+	}
+	if (c.AccessKey == "") != (c.SecretKey == "") {
+		problems = append(problems, errors.New("AccessKey and SecretKey go together"))
+	}
+	if c.Edges < 0 || c.Propagation < 0 || c.EdgeLag < 0 || c.Latency < 0 || c.TokenValidity < 0 {
+		problems = append(problems, errors.New("the number of edges and durations must not be negative"))
+	}
+	hosts, err := checkedHosts(c.Hosts, c.OpenTelekom)
+	c.Hosts = hosts
+	return c, errors.Join(append(problems, err)...)
+}
+
+// checkedHosts returns a copy of hosts with defaults, or what is wrong with them.
+func checkedHosts(hosts []Host, openTelekom bool) ([]Host, error) {
+	var problems []error
+	seen := map[string]bool{}
+	checked := make([]Host, 0, len(hosts))
+	for _, h := range hosts {
+		setDefault(&h.Protocol, "HTTPS")
+		setDefault(&h.EnterpriseProject, defaultEPS)
+		switch {
+		case h.Name == "" || h.Name != strings.ToLower(h.Name):
+			problems = append(problems, fmt.Errorf("host %q: the name must be given in lower case", h.Name))
+		case seen[h.Name]:
+			problems = append(problems, fmt.Errorf("host %q is there twice", h.Name))
+		case h.Protocol != "HTTPS" && h.Protocol != "HTTP" && h.Protocol != "HTTP&HTTPS":
+			problems = append(problems, fmt.Errorf("host %q: protocol %q", h.Name, h.Protocol))
+		case openTelekom && !h.Dedicated:
+			problems = append(problems, fmt.Errorf("host %q: OpenTelekom has dedicated hosts only", h.Name))
+		case openTelekom && h.EnterpriseProject != defaultEPS:
+			problems = append(problems, fmt.Errorf("host %q: OpenTelekom has no enterprise projects", h.Name))
+		}
+		seen[h.Name] = true
+		checked = append(checked, h)
+	}
+	return checked, errors.Join(problems...)
+}
+
+func setDefault(field *string, value string) {
+	if *field == "" {
+		*field = value
+	}
+}
+
+// isID tells whether text has the form of a project, domain or WAF object id: 32 letters or digits ([S003] table 1,
+// reference 2.2).
+func isID(text string) bool {
+	if len(text) != 32 {
+		return false
+	}
+	for _, r := range text {
+		if (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
+			return false
+		}
+	}
+	return true
+}

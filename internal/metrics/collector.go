@@ -1,0 +1,258 @@
+package metrics
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/rotation"
+	"github.com/rotatord/rotatord/internal/watcher"
+)
+
+// Look is everything that the gauges show, as it is at one moment. They are derived
+// from it at each scrape, so that no gauge can be forgotten when its object goes.
+type Look struct {
+	Assignments []Assignment
+	Sources     []Source
+	// NATSConnected and the work queue's depth and oldest message.
+	NATSConnected bool
+	QueueDepth    uint64
+	QueueOldest   time.Time
+}
+
+// Assignment is one policy × certificate.
+type Assignment struct {
+	ID rotation.ID
+	// Wanted is what the source has; nil where it has none.
+	Wanted *certs.Info
+	Record rotation.Record
+}
+
+// Source is one policy's source.
+type Source struct {
+	Kind   string
+	Policy string
+	// Certificates are those that the policy takes from it.
+	Certificates int
+	Snapshot     *watcher.Snapshot
+}
+
+// collector turns a Look into const metrics.
+type collector struct {
+	look func() Look
+	desc descriptions
+}
+
+type descriptions struct {
+	notBefore, notAfter, info, state                                                *prometheus.Desc
+	sourceUp, sourceCertificates, sourceQuarantined, sourceErrors                   *prometheus.Desc
+	sourceEvents, sourceCoalesced, sourceRescans, sourceLastScan, sourcePolling     *prometheus.Desc
+	lastSuccess, lastAttempt, consecutiveFailures, retryDue, drift, superseded      *prometheus.Desc
+	probeSuccess, probeMatch, probeDuration, natsConnected, queueDepth, queueOldest *prometheus.Desc
+}
+
+func newCollector(look func() Look) prometheus.Collector {
+	d := func(name, help string, labels ...string) *prometheus.Desc {
+		return prometheus.NewDesc("rotatord_"+name, help, labels, nil)
+	}
+	certificate := []string{"policy", "certificate", "role", "target"}
+	source := []string{"kind", "source"}
+	target := []string{"policy", "certificate", "target"}
+	return &collector{look, descriptions{
+		notBefore: d("certificate_not_before_timestamp_seconds", "Beginning of a certificate's validity, as the source has it, as recorded, as served.", certificate...),
+		notAfter:  d("certificate_not_after_timestamp_seconds", "End of a certificate's validity, as the source has it, as recorded, as served.", certificate...),
+		info: d("certificate_info", "A live bundle; always 1.", append(certificate,
+			"fingerprint_sha256", "serial_number", "subject_cn", "issuer_cn", "key_algorithm")...),
+		state: d("assignment_state", "1 for the state in which an assignment is.", "policy", "certificate", "state"),
+
+		sourceUp:           d("source_up", "1 if the source can be read.", source...),
+		sourceCertificates: d("source_certificates", "Certificates that a policy takes from its source.", source...),
+		sourceQuarantined:  d("source_quarantined", "Files or pairs of a source that cannot be used, by reason.", append(source, "reason")...),
+		sourceErrors:       d("source_errors_total", "Problems found in a source since the start, by reason.", append(source, "reason")...),
+		sourceEvents:       d("source_events_total", "Changes that the file system told of.", source...),
+		sourceCoalesced:    d("source_events_coalesced_total", "Changes that were looked at together with others.", source...),
+		sourceRescans:      d("source_rescans_total", "Complete looks at a source, by reason.", append(source, "reason")...),
+		sourceLastScan:     d("source_last_scan_timestamp_seconds", "When a source was last looked at completely.", source...),
+		sourcePolling:      d("source_polling", "1 if the source is polled because the kernel has no watches left.", source...),
+
+		lastSuccess:         d("rotation_last_success_timestamp_seconds", "When a rotation of the target last succeeded; 0 for never.", target...),
+		lastAttempt:         d("rotation_last_attempt_timestamp_seconds", "When a rotation of the target was last tried; 0 for never.", target...),
+		consecutiveFailures: d("rotation_consecutive_failures", "Failed steps in a row at the target.", target...),
+		retryDue:            d("rotation_retry_due_timestamp_seconds", "When the target is tried again after a failure; 0 for no failure.", target...),
+		drift:               d("drift_detected", "1 if what the target serves changed without rotatord.", append(target, "kind")...),
+		superseded:          d("superseded_certificates", "Remote certificates of ours that nothing should serve any more.", "target_kind", "state"),
+
+		probeSuccess:  d("probe_success", "1 if the last TLS handshakes with the endpoint worked and showed an accepted chain.", target...),
+		probeMatch:    d("probe_fingerprint_match", "1 if the last TLS handshakes with the endpoint showed the wanted bundle.", target...),
+		probeDuration: d("probe_duration_seconds", "Time of the slowest of the last TLS handshakes with the endpoint.", target...),
+
+		natsConnected: d("nats_connected", "1 if NATS answers."),
+		queueDepth:    d("work_queue_depth", "Assignments that are queued or being worked on."),
+		queueOldest:   d("work_queue_oldest_timestamp_seconds", "Since when the oldest of them; 0 for none."),
+	}}
+}
+
+// Describe implements prometheus.Collector.
+func (c *collector) Describe(ch chan<- *prometheus.Desc) {
+	d := c.desc
+	for _, desc := range []*prometheus.Desc{
+		d.notBefore, d.notAfter, d.info, d.state, d.sourceUp, d.sourceCertificates, d.sourceQuarantined, d.sourceErrors,
+		d.sourceEvents, d.sourceCoalesced, d.sourceRescans, d.sourceLastScan, d.sourcePolling, d.lastSuccess, d.lastAttempt,
+		d.consecutiveFailures, d.retryDue, d.drift, d.superseded, d.probeSuccess, d.probeMatch, d.probeDuration,
+		d.natsConnected, d.queueDepth, d.queueOldest,
+	} {
+		ch <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c *collector) Collect(ch chan<- prometheus.Metric) {
+	look := c.look()
+	o := out{ch}
+	for i := range look.Assignments {
+		c.assignment(o, &look.Assignments[i])
+	}
+	for i := range look.Sources {
+		c.source(o, &look.Sources[i])
+	}
+	c.supersededBy(o, look.Assignments)
+	o.gauge(c.desc.natsConnected, truth(look.NATSConnected))
+	o.gauge(c.desc.queueDepth, float64(look.QueueDepth))
+	o.gauge(c.desc.queueOldest, seconds(look.QueueOldest))
+}
+
+// out sends const metrics.
+type out struct{ ch chan<- prometheus.Metric }
+
+func (o out) gauge(d *prometheus.Desc, v float64, labels ...string) {
+	o.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+}
+
+func (o out) counter(d *prometheus.Desc, v float64, labels ...string) {
+	o.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
+}
+
+// The roles of a certificate: what the source has, what the journal says is active at a
+// target, what a handshake with an endpoint showed.
+const (
+	roleSource   = "source"
+	roleRecorded = "recorded"
+	roleServed   = "served"
+)
+
+func (c *collector) assignment(o out, a *Assignment) {
+	policy, certificate := a.ID.Policy, a.ID.Certificate
+	if w := a.Wanted; w != nil {
+		o.gauge(c.desc.notBefore, seconds(w.NotBefore), policy, certificate, roleSource, "")
+		o.gauge(c.desc.notAfter, seconds(w.NotAfter), policy, certificate, roleSource, "")
+		o.gauge(c.desc.info, 1, policy, certificate, roleSource, "",
+			w.Fingerprint.String(), w.SerialNumber, w.SubjectCN, w.IssuerCN, w.KeyAlgorithm)
+	}
+	for _, state := range rotation.States() {
+		o.gauge(c.desc.state, truth(a.Record.State == state), policy, certificate, string(state))
+	}
+	for name, t := range a.Record.Targets {
+		c.target(o, a, name, t)
+	}
+	c.probes(o, a)
+}
+
+func (c *collector) target(o out, a *Assignment, name string, t rotation.TargetRecord) {
+	labels := []string{a.ID.Policy, a.ID.Certificate, name}
+	o.gauge(c.desc.lastSuccess, seconds(t.LastSuccessAt), labels...)
+	o.gauge(c.desc.lastAttempt, seconds(t.LastAttemptAt), labels...)
+	o.gauge(c.desc.consecutiveFailures, float64(t.Failures), labels...)
+	o.gauge(c.desc.retryDue, seconds(t.RetryAt), labels...)
+	for _, kind := range rotation.DriftKinds() {
+		o.gauge(c.desc.drift, truth(t.Drift == kind), append(labels, string(kind))...)
+	}
+	if p := t.Active; p != nil {
+		o.gauge(c.desc.notBefore, seconds(p.NotBefore), a.ID.Policy, a.ID.Certificate, roleRecorded, name)
+		o.gauge(c.desc.notAfter, seconds(p.NotAfter), a.ID.Policy, a.ID.Certificate, roleRecorded, name)
+	}
+}
+
+// endpoint sums up the handshakes with all addresses of one endpoint: as good as the
+// worst of them.
+type endpoint struct {
+	ok, match           bool
+	notBefore, notAfter time.Time
+	duration            time.Duration
+}
+
+func (c *collector) probes(o out, a *Assignment) {
+	byEndpoint := map[string]*endpoint{}
+	for _, p := range a.Record.Probes {
+		e := byEndpoint[p.Endpoint]
+		if e == nil {
+			e = &endpoint{ok: true, match: true}
+			byEndpoint[p.Endpoint] = e
+		}
+		e.ok = e.ok && p.Err == ""
+		e.match = e.match && p.Fingerprint == a.Record.Wanted.Fingerprint
+		e.duration = max(e.duration, p.Duration)
+		if !p.NotAfter.IsZero() && (e.notAfter.IsZero() || p.NotAfter.Before(e.notAfter)) {
+			e.notBefore, e.notAfter = p.NotBefore, p.NotAfter
+		}
+	}
+	for name, e := range byEndpoint {
+		labels := []string{a.ID.Policy, a.ID.Certificate, name}
+		o.gauge(c.desc.probeSuccess, truth(e.ok), labels...)
+		o.gauge(c.desc.probeMatch, truth(e.match), labels...)
+		o.gauge(c.desc.probeDuration, e.duration.Seconds(), labels...)
+		if !e.notAfter.IsZero() {
+			o.gauge(c.desc.notBefore, seconds(e.notBefore), a.ID.Policy, a.ID.Certificate, roleServed, name)
+			o.gauge(c.desc.notAfter, seconds(e.notAfter), a.ID.Policy, a.ID.Certificate, roleServed, name)
+		}
+	}
+}
+
+func (c *collector) source(o out, s *Source) {
+	labels := []string{s.Kind, s.Policy}
+	snapshot := s.Snapshot
+	o.gauge(c.desc.sourceUp, truth(snapshot.Up), labels...)
+	o.gauge(c.desc.sourceCertificates, float64(s.Certificates), labels...)
+	o.counter(c.desc.sourceEvents, float64(snapshot.Events), labels...)
+	o.counter(c.desc.sourceCoalesced, float64(snapshot.Coalesced), labels...)
+	o.gauge(c.desc.sourceLastScan, seconds(snapshot.LastScan), labels...)
+	o.gauge(c.desc.sourcePolling, truth(snapshot.Polling), labels...)
+	quarantined := map[certs.Reason]int{}
+	for _, p := range snapshot.Problems {
+		quarantined[p.Reason]++
+	}
+	for _, reason := range certs.Reasons() {
+		o.gauge(c.desc.sourceQuarantined, float64(quarantined[reason]), append(labels, string(reason))...)
+		o.counter(c.desc.sourceErrors, float64(snapshot.Errors[reason]), append(labels, string(reason))...)
+	}
+	for _, reason := range watcher.RescanReasons() {
+		o.counter(c.desc.sourceRescans, float64(snapshot.Rescans[reason]), append(labels, string(reason))...)
+	}
+}
+
+// supersededBy counts by kind of target and by what keeps a certificate from going:
+// its time (grace), something that serves it (in_use), failures (blocked).
+func (c *collector) supersededBy(o out, assignments []Assignment) {
+	type key struct{ kind, state string }
+	count := map[key]int{}
+	for _, a := range assignments {
+		for _, t := range a.Record.Targets {
+			for _, state := range []string{"grace", "in_use", "blocked"} {
+				count[key{t.Kind, state}] += 0
+			}
+			for _, p := range t.Superseded {
+				switch {
+				case p.InUse:
+					count[key{t.Kind, "in_use"}]++
+				case t.FailedStep == rotation.StepRetire:
+					count[key{t.Kind, "blocked"}]++
+				default:
+					count[key{t.Kind, "grace"}]++
+				}
+			}
+		}
+	}
+	for k, n := range count {
+		o.gauge(c.desc.superseded, float64(n), k.kind, k.state)
+	}
+}

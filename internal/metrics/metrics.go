@@ -1,0 +1,257 @@
+// Package metrics holds every metric of rotatord: its name, help and labels.
+//
+// It may import internal/rotation, internal/watcher, internal/providers and
+// internal/certs for their types and closed sets, and the Prometheus client. It is told
+// what happens through small interfaces of its users and reads what is through one
+// function; it asks nobody over a network.
+//
+// Invariants: a series exists from the first scrape on and goes when its object goes;
+// label values come from the configuration or from a closed set, never from an error's
+// text or a path; instants are exported, never "seconds until".
+package metrics
+
+import (
+	"runtime/debug"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/rotatord/rotatord/internal/rotation"
+)
+
+// Config names the objects whose series are to exist from the start.
+type Config struct {
+	Version string
+	// Policies with the kinds of their targets.
+	Policies map[string][]string
+	// Clouds by name.
+	Clouds []string
+	// Operations of the cloud's services: service → operations.
+	Operations map[string][]string
+	// FailureReasons of cloud calls, a closed set.
+	FailureReasons []string
+	// StepFailureReasons of rotation steps, a closed set.
+	StepFailureReasons []string
+	// Look returns what is, for the gauges.
+	Look func() Look
+}
+
+// Metrics is what the daemon counts. Its methods may be called by any goroutine.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	triggers       *prometheus.CounterVec
+	rotations      *prometheus.CounterVec
+	duration       *prometheus.HistogramVec
+	toConverged    *prometheus.HistogramVec
+	stepFailures   *prometheus.CounterVec
+	retirements    *prometheus.CounterVec
+	apiRequests    *prometheus.CounterVec
+	apiFailures    *prometheus.CounterVec
+	apiDuration    *prometheus.HistogramVec
+	apiWait        *prometheus.CounterVec
+	apiExpiry      *prometheus.GaugeVec
+	clockSkew      *prometheus.GaugeVec
+	natsReconnects prometheus.Counter
+	natsMessages   *prometheus.CounterVec
+	journalErrors  prometheus.Counter
+	reloadOK       prometheus.Gauge
+	reloadAt       prometheus.Gauge
+	heartbeat      prometheus.Gauge
+}
+
+// New registers everything and makes the series of the configured objects.
+func New(cfg Config) *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry()}
+	m.makeWork()
+	m.makeCloud()
+	m.makeProcess()
+	m.registry.MustRegister(
+		m.triggers, m.rotations, m.duration, m.toConverged, m.stepFailures, m.retirements,
+		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.clockSkew,
+		m.natsReconnects, m.natsMessages, m.journalErrors, m.reloadOK, m.reloadAt, m.heartbeat,
+		newBuildInfo(cfg.Version), newCollector(cfg.Look),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	m.precreate(cfg)
+	return m
+}
+
+// Registry is for the /metrics handler.
+func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
+
+// histogram buckets, in seconds: from a local file to an hour of propagation, and from
+// a loopback call to the longest time-out.
+var (
+	rotationBuckets = []float64{0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600}
+	apiBuckets      = []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120}
+)
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "rotatord_" + name, Help: help}, labels)
+}
+
+func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "rotatord_" + name, Help: help}, labels)
+}
+
+func histogram(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "rotatord_" + name, Help: help, Buckets: buckets,
+		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
+	}, labels)
+}
+
+func (m *Metrics) makeWork() {
+	m.triggers = counter("triggers_total", "Reasons to look at assignments again, by kind.", "trigger")
+	m.rotations = counter("rotations_total", "Rotations of single targets that ended, by result.", "policy", "target_kind", "result")
+	m.duration = histogram("rotation_duration_seconds", "Time from the first step of a target's rotation to its proof.", rotationBuckets, "target_kind")
+	m.toConverged = histogram("trigger_to_converged_seconds", "Time from the trigger of a rotation to the proof that every target serves the bundle.", rotationBuckets, "trigger")
+	m.stepFailures = counter("rotation_step_failures_total", "Failed steps.", "policy", "target_kind", "step", "reason")
+	m.retirements = counter("retirements_total", "Superseded certificates that were to be removed, by result.", "target_kind", "result")
+}
+
+func (m *Metrics) makeCloud() {
+	m.apiRequests = counter("api_requests_total", "Calls of the cloud's API, by HTTP status; 0 is no answer.", "cloud", "service", "operation", "code")
+	m.apiFailures = counter("api_request_failures_total", "Calls of the cloud's API that failed, by reason.", "cloud", "service", "operation", "reason")
+	m.apiDuration = histogram("api_request_duration_seconds", "Time of a call of the cloud's API.", apiBuckets, "cloud", "service", "operation")
+	m.apiWait = counter("api_wait_seconds_total", "Time that calls waited behind rotatord's own limits.", "cloud", "service")
+	m.apiExpiry = gauge("api_credentials_expiry_timestamp_seconds", "When the token or the temporary keys in use end; 0 for keys that do not.", "cloud")
+	m.clockSkew = gauge("clock_skew_seconds", "How far this host's clock is ahead of the reference's.", "reference")
+}
+
+func (m *Metrics) makeProcess() {
+	m.natsReconnects = prometheus.NewCounter(prometheus.CounterOpts{Name: "rotatord_nats_reconnects_total", Help: "Connections to NATS that were made again."})
+	m.natsMessages = counter("nats_messages_total", "Messages, by what they carry and what became of them.", "subject", "result")
+	m.journalErrors = prometheus.NewCounter(prometheus.CounterOpts{Name: "rotatord_journal_write_errors_total", Help: "Records that could not be written."})
+	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rotatord_config_last_reload_successful", Help: "1 if the configuration in force is the one in the files as last read."})
+	m.reloadAt = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rotatord_config_last_reload_success_timestamp_seconds", Help: "When the configuration in force was read."})
+	m.heartbeat = prometheus.NewGauge(prometheus.GaugeOpts{Name: "rotatord_scheduler_heartbeat_timestamp_seconds", Help: "When the scheduler last made progress."})
+}
+
+// precreate makes the series at zero, so that a rate over them sees the first event.
+func (m *Metrics) precreate(cfg Config) {
+	for _, t := range rotation.Triggers() {
+		m.triggers.WithLabelValues(string(t))
+		m.toConverged.WithLabelValues(string(t))
+	}
+	for policy, kinds := range cfg.Policies {
+		for _, kind := range kinds {
+			m.precreateTarget(policy, kind, cfg.StepFailureReasons)
+		}
+	}
+	for _, cloud := range cfg.Clouds {
+		m.apiExpiry.WithLabelValues(cloud)
+		m.clockSkew.WithLabelValues(cloud)
+		for service, operations := range cfg.Operations {
+			m.apiWait.WithLabelValues(cloud, service)
+			for _, operation := range operations {
+				m.apiDuration.WithLabelValues(cloud, service, operation)
+				for _, reason := range cfg.FailureReasons {
+					m.apiFailures.WithLabelValues(cloud, service, operation, reason)
+				}
+			}
+		}
+	}
+	for subject, results := range map[string][]string{
+		"trigger": {"ack", "failed"}, "work": {"published", "duplicate", "failed", "ack", "nak"}, "event": {"published", "duplicate", "failed"},
+	} {
+		for _, result := range results {
+			m.natsMessages.WithLabelValues(subject, result)
+		}
+	}
+}
+
+func (m *Metrics) precreateTarget(policy, kind string, reasons []string) {
+	m.duration.WithLabelValues(kind)
+	for _, result := range []string{"ok", "failed"} {
+		m.rotations.WithLabelValues(policy, kind, result)
+	}
+	for _, result := range []string{"ok", "in_use", "failed"} {
+		m.retirements.WithLabelValues(kind, result)
+	}
+	for _, step := range rotation.StepKinds() {
+		for _, reason := range reasons {
+			m.stepFailures.WithLabelValues(policy, kind, string(step), reason)
+		}
+	}
+}
+
+// Triggered counts a reason to look.
+func (m *Metrics) Triggered(trigger string) { m.triggers.WithLabelValues(trigger).Inc() }
+
+// StepFailed implements rotation.Meter.
+func (m *Metrics) StepFailed(policy, targetKind, step, reason string) {
+	m.stepFailures.WithLabelValues(policy, targetKind, step, reason).Inc()
+}
+
+// Rotated implements rotation.Meter.
+func (m *Metrics) Rotated(policy, targetKind, result string, took time.Duration) {
+	m.rotations.WithLabelValues(policy, targetKind, result).Inc()
+	if result == "ok" {
+		m.duration.WithLabelValues(targetKind).Observe(took.Seconds())
+	}
+}
+
+// Converged implements rotation.Meter.
+func (m *Metrics) Converged(trigger string, took time.Duration) {
+	m.toConverged.WithLabelValues(trigger).Observe(took.Seconds())
+}
+
+// Retired implements rotation.Meter.
+func (m *Metrics) Retired(targetKind, result string) {
+	m.retirements.WithLabelValues(targetKind, result).Inc()
+}
+
+// Message implements bus.Meter.
+func (m *Metrics) Message(subject, result string) {
+	m.natsMessages.WithLabelValues(subject, result).Inc()
+}
+
+// Reconnected implements bus.Meter.
+func (m *Metrics) Reconnected() { m.natsReconnects.Inc() }
+
+// JournalFailed counts a record that could not be written.
+func (m *Metrics) JournalFailed() { m.journalErrors.Inc() }
+
+// Reloaded notes the outcome of reading the configuration.
+func (m *Metrics) Reloaded(ok bool, at time.Time) {
+	m.reloadOK.Set(truth(ok))
+	if ok {
+		m.reloadAt.Set(seconds(at))
+	}
+}
+
+// Beat notes that the scheduler made progress.
+func (m *Metrics) Beat(at time.Time) { m.heartbeat.Set(seconds(at)) }
+
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// seconds is an instant as Prometheus has it; the zero time is 0.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+func newBuildInfo(version string) prometheus.Collector {
+	revision, goVersion := "unknown", "unknown"
+	if info, ok := debug.ReadBuildInfo(); ok {
+		goVersion = info.GoVersion
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				revision = s.Value
+			}
+		}
+	}
+	g := gauge("build_info", "The running program; always 1.", "version", "revision", "go_version")
+	g.WithLabelValues(version, revision, goVersion).Set(1)
+	return g
+}

@@ -1,0 +1,420 @@
+package policy
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Config is the daemon's configuration, rotatord.yaml. After Load every path is
+// absolute and every default filled in.
+type Config struct {
+	// Policies is the directory whose *.yaml files are the policies. Default: the
+	// directory "policies" beside the configuration file.
+	Policies string `yaml:"policies"`
+	// State is the directory of the embedded NATS server's journal and queues.
+	// Default /var/lib/rotatord, or $STATE_DIRECTORY under systemd. Mode 0700.
+	State string `yaml:"state"`
+	// Node is this daemon's name among several on one NATS: the owner of its local
+	// directories. Default: the host name.
+	Node   string           `yaml:"node"`
+	HTTP   HTTP             `yaml:"http"`
+	NATS   NATS             `yaml:"nats"`
+	Clouds map[string]Cloud `yaml:"clouds"`
+	Log    Log              `yaml:"log"`
+}
+
+// HTTP is the read-only listener: metrics and health.
+type HTTP struct {
+	// Listen is host:port. Default 127.0.0.1:9847; port 0 lets the system choose.
+	Listen string `yaml:"listen"`
+}
+
+// NATS says which server carries triggers, work, events and the journal. With no URL
+// it is the embedded one.
+type NATS struct {
+	// URL is one or several server URLs, comma separated.
+	URL string `yaml:"url"`
+	// At most one of CredentialsFile (a .creds file), NKeySeedFile, and User with
+	// PasswordFile.
+	CredentialsFile SecretFile `yaml:"credentials_file"`
+	NKeySeedFile    SecretFile `yaml:"nkey_seed_file"`
+	User            string     `yaml:"user"`
+	PasswordFile    SecretFile `yaml:"password_file"`
+	TLS             *NATSTLS   `yaml:"tls"`
+	// Prefix begins every subject, stream and bucket. Default "rotatord".
+	Prefix string `yaml:"prefix"`
+	// Replicas of the streams and buckets that rotatord creates: 1, 3 or 5. Default 1.
+	Replicas int `yaml:"replicas"`
+	// Embedded, instead of URL, opens a listener of the embedded server for local
+	// publishers.
+	Embedded *EmbeddedNATS `yaml:"embedded"`
+}
+
+// NATSTLS is the client side of TLS to an external server.
+type NATSTLS struct {
+	CAFile   string     `yaml:"ca_file"`
+	CertFile string     `yaml:"cert_file"`
+	KeyFile  SecretFile `yaml:"key_file"`
+}
+
+// EmbeddedNATS is the listener of the embedded server. It must be on loopback.
+type EmbeddedNATS struct {
+	Listen       string     `yaml:"listen"`
+	User         string     `yaml:"user"`
+	PasswordFile SecretFile `yaml:"password_file"`
+}
+
+// Cloud is one account at one region.
+type Cloud struct {
+	Region string `yaml:"region"`
+	// ProjectID is looked up by region where absent.
+	ProjectID string `yaml:"project_id"`
+	DomainID  string `yaml:"domain_id"`
+	Auth      Auth   `yaml:"auth"`
+	// Endpoints are base URLs by service, for what cannot be derived from the region.
+	Endpoints map[string]string `yaml:"endpoints"`
+	// CAFile holds PEM roots that replace the system's for this cloud.
+	CAFile string `yaml:"ca_file"`
+	// Proxy is a URL; where absent, HTTPS_PROXY counts.
+	Proxy string `yaml:"proxy"`
+	// Timeout bounds one call. Default 30s.
+	Timeout Duration `yaml:"timeout"`
+	// Limits are by service.
+	Limits map[string]Limit `yaml:"limits"`
+}
+
+// Auth is how a cloud is logged in to: exactly one.
+type Auth struct {
+	AccessKey *AccessKey `yaml:"access_key"`
+	Password  *Password  `yaml:"password"`
+}
+
+// AccessKey signs each request (SDK-HMAC-SHA256).
+type AccessKey struct {
+	ID                string     `yaml:"id"`
+	SecretFile        SecretFile `yaml:"secret_file"`
+	SecurityTokenFile SecretFile `yaml:"security_token_file"`
+}
+
+// Password logs in to IAM for a token.
+type Password struct {
+	User         string     `yaml:"user"`
+	PasswordFile SecretFile `yaml:"password_file"`
+	// Domain is the account's name.
+	Domain string `yaml:"domain"`
+	// Project is the project's name. Default: project_id, else the one called like the
+	// region.
+	Project string `yaml:"project"`
+}
+
+// Limit bounds the calls to one service of one cloud.
+type Limit struct {
+	// Rate is calls a second, Burst how many may come at once, Concurrency how many
+	// may be under way. Defaults 5, 10 and 4.
+	Rate        float64 `yaml:"rate"`
+	Burst       int     `yaml:"burst"`
+	Concurrency int     `yaml:"concurrency"`
+}
+
+// Log is the logging of the daemon; a command line flag wins.
+type Log struct {
+	// Level is debug, info, warn or error. Default info.
+	Level string `yaml:"level"`
+	// Format is auto (text on a terminal, JSON otherwise), text or json. Default auto.
+	Format string `yaml:"format"`
+}
+
+// The services that a cloud's endpoints and limits may name.
+var services = []string{"iam", "waf"}
+
+var (
+	prefixPattern  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
+	nodePattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
+	projectPattern = regexp.MustCompile(`^[A-Za-z0-9]{32}$`)
+)
+
+const (
+	defaultCloudTimeout = Duration(30 * time.Second)
+	minCloudTimeout     = Duration(time.Second)
+	maxCloudTimeout     = Duration(10 * time.Minute)
+)
+
+// complete fills defaults in, resolves paths and checks everything.
+func (c *Config) complete(d *document, r resolver, getenv func(string) string) {
+	c.Policies = r.path(c.Policies)
+	if c.Policies == "" {
+		c.Policies = filepath.Join(r.base, "policies")
+	}
+	if c.State == "" {
+		c.State = getenv("STATE_DIRECTORY")
+	}
+	if c.State == "" {
+		c.State = "/var/lib/rotatord"
+	}
+	c.State = r.path(c.State)
+	c.completeNode(d)
+	c.HTTP.complete(d)
+	c.NATS.complete(d, r)
+	for _, name := range sortedKeys(c.Clouds) {
+		cloud := c.Clouds[name]
+		cloud.complete(d, r, "$.clouds."+name)
+		c.Clouds[name] = cloud
+		if !namePattern.MatchString(name) {
+			d.addAt("$.clouds."+name, "a cloud's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", name)
+		}
+	}
+	c.Log.complete(d)
+}
+
+func (c *Config) completeNode(d *document) {
+	if c.Node == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			d.addAt("$", "the host name cannot be read (%v); set node", err)
+			return
+		}
+		c.Node = host
+	}
+	if !nodePattern.MatchString(c.Node) {
+		d.addAt("$.node", "node %q must have 1 to 63 letters, digits, dots, hyphens or underscores", c.Node)
+	}
+}
+
+func (h *HTTP) complete(d *document) {
+	if h.Listen == "" {
+		h.Listen = "127.0.0.1:9847"
+	}
+	if _, _, err := net.SplitHostPort(h.Listen); err != nil {
+		d.addAt("$.http.listen", "%q is not host:port, as in 127.0.0.1:9847", h.Listen)
+	}
+}
+
+func (n *NATS) complete(d *document, r resolver) {
+	if n.Prefix == "" {
+		n.Prefix = "rotatord"
+	}
+	if !prefixPattern.MatchString(n.Prefix) {
+		d.addAt("$.nats.prefix", "prefix %q must be a letter and then up to 31 letters, digits, hyphens or underscores", n.Prefix)
+	}
+	if n.Replicas == 0 {
+		n.Replicas = 1
+	}
+	if n.URL == "" {
+		n.completeEmbedded(d, r)
+		return
+	}
+	if n.Embedded != nil {
+		d.addAt("$.nats.embedded", "nats has both url and embedded; take one")
+	}
+	if !slices.Contains([]int{1, 3, 5}, n.Replicas) {
+		d.addAt("$.nats.replicas", "replicas is %d; JetStream takes 1, 3 or 5", n.Replicas)
+	}
+	for _, one := range strings.Split(n.URL, ",") {
+		if problem := urlProblem(strings.TrimSpace(one), "nats", "tls", "ws", "wss"); problem != "" {
+			d.addAt("$.nats.url", "%s", problem)
+		}
+	}
+	n.completeLogin(d, r)
+}
+
+func (n *NATS) completeLogin(d *document, r resolver) {
+	ways := 0
+	for _, set := range []bool{n.CredentialsFile != "", n.NKeySeedFile != "", n.User != "" || n.PasswordFile != ""} {
+		if set {
+			ways++
+		}
+	}
+	if ways > 1 {
+		d.addAt("$.nats", "nats has more than one login; take one of credentials_file, nkey_seed_file, user with password_file")
+	}
+	if (n.User == "") != (n.PasswordFile == "") {
+		d.addAt("$.nats", "nats needs user and password_file together")
+	}
+	n.CredentialsFile = checkedSecret(d, r, "$.nats.credentials_file", n.CredentialsFile)
+	n.NKeySeedFile = checkedSecret(d, r, "$.nats.nkey_seed_file", n.NKeySeedFile)
+	n.PasswordFile = checkedSecret(d, r, "$.nats.password_file", n.PasswordFile)
+	if n.TLS == nil {
+		return
+	}
+	n.TLS.CAFile = checkedFile(d, r, "$.nats.tls.ca_file", n.TLS.CAFile)
+	n.TLS.CertFile = checkedFile(d, r, "$.nats.tls.cert_file", n.TLS.CertFile)
+	n.TLS.KeyFile = checkedSecret(d, r, "$.nats.tls.key_file", n.TLS.KeyFile)
+	if (n.TLS.CertFile == "") != (n.TLS.KeyFile == "") {
+		d.addAt("$.nats.tls", "tls needs cert_file and key_file together")
+	}
+}
+
+// completeEmbedded checks the embedded server: it takes no login for rotatord itself,
+// which speaks to it inside the process.
+func (n *NATS) completeEmbedded(d *document, r resolver) {
+	for field, set := range map[string]bool{
+		"credentials_file": n.CredentialsFile != "", "nkey_seed_file": n.NKeySeedFile != "",
+		"user": n.User != "", "password_file": n.PasswordFile != "", "tls": n.TLS != nil,
+	} {
+		if set {
+			d.addAt("$.nats."+field, "nats.%s is for an external server, and nats.url is not set", field)
+		}
+	}
+	if n.Replicas != 1 {
+		d.addAt("$.nats.replicas", "the embedded server is a single node: replicas must be 1, not %d", n.Replicas)
+	}
+	if n.Embedded == nil {
+		return
+	}
+	e := n.Embedded
+	host, _, err := net.SplitHostPort(e.Listen)
+	if err != nil {
+		d.addAt("$.nats.embedded.listen", "%q is not host:port, as in 127.0.0.1:4222", e.Listen)
+	} else if !isLoopback(host) {
+		d.addAt("$.nats.embedded.listen", "%q is not a loopback address; give other hosts an external NATS server with authentication and TLS", host)
+	}
+	e.PasswordFile = checkedSecret(d, r, "$.nats.embedded.password_file", e.PasswordFile)
+	if (e.User == "") != (e.PasswordFile == "") {
+		d.addAt("$.nats.embedded", "embedded needs user and password_file together")
+	}
+}
+
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+func (c *Cloud) complete(d *document, r resolver, path string) {
+	if c.Region == "" {
+		d.addAt(path, "region is missing")
+	}
+	if c.ProjectID != "" && !projectPattern.MatchString(c.ProjectID) {
+		d.addAt(path+".project_id", "project_id %q is not 32 letters and digits", c.ProjectID)
+	}
+	c.Auth.complete(d, r, path)
+	for _, service := range sortedKeys(c.Endpoints) {
+		at := path + ".endpoints." + service
+		checkService(d, at, service)
+		if problem := urlProblem(c.Endpoints[service], "https"); problem != "" {
+			d.addAt(at, "%s", problem)
+		}
+	}
+	for _, service := range sortedKeys(c.Limits) {
+		at := path + ".limits." + service
+		checkService(d, at, service)
+		if l := c.Limits[service]; l.Rate < 0 || l.Burst < 0 || l.Concurrency < 0 {
+			d.addAt(at, "a limit cannot be negative")
+		}
+	}
+	c.CAFile = checkedFile(d, r, path+".ca_file", c.CAFile)
+	if c.Proxy != "" {
+		if problem := urlProblem(c.Proxy, "http", "https", "socks5"); problem != "" {
+			d.addAt(path+".proxy", "%s", problem)
+		}
+	}
+	if c.Timeout == 0 {
+		c.Timeout = defaultCloudTimeout
+	}
+	if c.Timeout < minCloudTimeout || c.Timeout > maxCloudTimeout {
+		d.addAt(path+".timeout", "timeout %s is not between %s and %s", c.Timeout, minCloudTimeout, maxCloudTimeout)
+	}
+}
+
+func (a *Auth) complete(d *document, r resolver, path string) {
+	switch {
+	case a.AccessKey == nil && a.Password == nil:
+		d.addAt(path, "auth is missing; give auth.access_key or auth.password")
+	case a.AccessKey != nil && a.Password != nil:
+		d.addAt(path+".auth", "auth has both access_key and password; take one")
+	case a.AccessKey != nil:
+		at := path + ".auth.access_key"
+		k := a.AccessKey
+		required(d, at, "id", k.ID)
+		required(d, at, "secret_file", string(k.SecretFile))
+		k.SecretFile = checkedSecret(d, r, at+".secret_file", k.SecretFile)
+		k.SecurityTokenFile = checkedSecret(d, r, at+".security_token_file", k.SecurityTokenFile)
+	default:
+		at := path + ".auth.password"
+		p := a.Password
+		required(d, at, "user", p.User)
+		required(d, at, "domain", p.Domain)
+		required(d, at, "password_file", string(p.PasswordFile))
+		p.PasswordFile = checkedSecret(d, r, at+".password_file", p.PasswordFile)
+	}
+}
+
+func (l *Log) complete(d *document) {
+	if l.Level == "" {
+		l.Level = "info"
+	}
+	if l.Format == "" {
+		l.Format = "auto"
+	}
+	oneOf(d, "$.log.level", l.Level, LogLevels)
+	oneOf(d, "$.log.format", l.Format, LogFormats)
+}
+
+// LogLevels and LogFormats are what log.level and log.format may say.
+var (
+	LogLevels  = []string{"debug", "info", "warn", "error"}
+	LogFormats = []string{"auto", "text", "json"}
+)
+
+func checkService(d *document, at, service string) {
+	oneOf(d, at, service, services)
+}
+
+func oneOf(d *document, at, value string, allowed []string) {
+	if !slices.Contains(allowed, value) {
+		d.addAt(at, "%q is not one of %s", value, strings.Join(allowed, ", "))
+	}
+}
+
+func required(d *document, path, field, value string) {
+	if value == "" {
+		d.addAt(path, "%s is missing", field)
+	}
+}
+
+func checkedSecret(d *document, r resolver, at string, f SecretFile) SecretFile {
+	if f == "" {
+		return ""
+	}
+	f = SecretFile(r.secret(string(f)))
+	if problem := f.problem(); problem != "" {
+		d.addAt(at, "%s", problem)
+	}
+	return f
+}
+
+func checkedFile(d *document, r resolver, at, path string) string {
+	if path == "" {
+		return ""
+	}
+	path = r.secret(path)
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		d.addAt(at, "file %s: %s", path, plainError(err))
+	case info.IsDir():
+		d.addAt(at, "file %s is a directory", path)
+	}
+	return path
+}
+
+// urlProblem says what is wrong with a URL, or "". Credentials in a URL would end up
+// in logs, so they are refused.
+func urlProblem(s string, schemes ...string) string {
+	u, err := url.Parse(s)
+	switch {
+	case err != nil || u.Host == "":
+		return fmt.Sprintf("%q is not a URL, as in %s://host:port", s, schemes[0])
+	case !slices.Contains(schemes, u.Scheme):
+		return fmt.Sprintf("%q begins with %s; want %s", s, u.Scheme, strings.Join(schemes, " or "))
+	case u.User != nil:
+		return "a URL with user and password in it would show them in logs; use the login fields"
+	}
+	return ""
+}

@@ -1,0 +1,104 @@
+package policy
+
+import (
+	"cmp"
+	"maps"
+	"path/filepath"
+	"slices"
+)
+
+// Set is a configuration with its policies: what is in force, as one value.
+type Set struct {
+	Config *Config
+	// Policies are sorted by name.
+	Policies []*Policy
+}
+
+// Policy returns the policy with this name, or nil.
+func (s *Set) Policy(name string) *Policy {
+	i, ok := slices.BinarySearchFunc(s.Policies, name, func(p *Policy, name string) int { return cmp.Compare(p.Name, name) })
+	if !ok {
+		return nil
+	}
+	return s.Policies[i]
+}
+
+// Load reads a configuration file and every policy below its policies directory.
+// The error is a Problems with all mistakes found. getenv is os.Getenv or a test's;
+// CREDENTIALS_DIRECTORY and STATE_DIRECTORY are asked for.
+func Load(configFile string, getenv func(string) string) (*Set, error) {
+	config, problems := loadConfig(configFile, getenv)
+	if config == nil {
+		return nil, problems.orNil()
+	}
+	files, err := Files(config.Policies)
+	if err != nil {
+		problems = append(problems, Problem{File: config.Policies, Message: "policies cannot be listed: " + plainError(err)})
+	}
+	policies, more := loadPolicies(files, config, getenv)
+	if problems = append(problems, more...); len(problems) > 0 {
+		return nil, problems.orNil()
+	}
+	return &Set{Config: config, Policies: policies}, nil
+}
+
+// CheckFiles checks policy files by themselves, against the configuration.
+func CheckFiles(configFile string, files []string, getenv func(string) string) error {
+	config, problems := loadConfig(configFile, getenv)
+	if config == nil {
+		return problems.orNil()
+	}
+	_, more := loadPolicies(files, config, getenv)
+	return append(problems, more...).orNil()
+}
+
+// loadConfig returns nil if the file could not be decoded at all: then the policies
+// cannot be judged either.
+func loadConfig(file string, getenv func(string) string) (*Config, Problems) {
+	var config Config
+	d := readDocument(file, &config)
+	if len(d.problems) > 0 {
+		return nil, d.problems
+	}
+	config.complete(d, newResolver(file, getenv), getenv)
+	return &config, d.problems
+}
+
+func loadPolicies(files []string, config *Config, getenv func(string) string) ([]*Policy, Problems) {
+	var policies []*Policy
+	var problems Problems
+	first := map[string]string{} // policy name → file:line of its first definition
+	for _, file := range files {
+		p := &Policy{}
+		d := readDocument(file, p)
+		if len(d.problems) == 0 {
+			p.complete(d, newResolver(file, getenv), config)
+			checkUnique(d, p.Name, first)
+		}
+		problems = append(problems, d.problems...)
+		policies = append(policies, p)
+	}
+	slices.SortFunc(policies, func(a, b *Policy) int { return cmp.Compare(a.Name, b.Name) })
+	return policies, problems
+}
+
+func checkUnique(d *document, name string, first map[string]string) {
+	if name == "" {
+		return
+	}
+	if where, ok := first[name]; ok {
+		d.addAt("$.name", "policy %q is defined already in %s", name, where)
+		return
+	}
+	first[name] = d.file
+}
+
+func newResolver(file string, getenv func(string) string) resolver {
+	base, err := filepath.Abs(filepath.Dir(file))
+	if err != nil {
+		base = filepath.Dir(file)
+	}
+	return resolver{credentials: getenv("CREDENTIALS_DIRECTORY"), base: base}
+}
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

@@ -1,0 +1,353 @@
+package policy
+
+import (
+	"net"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+)
+
+// Policy is one YAML document: a source, targets, and the rules of when and how.
+type Policy struct {
+	// Name has 1 to 63 of a-z, 0-9 and hyphens, and is unique.
+	Name    string   `yaml:"name"`
+	Source  Source   `yaml:"source"`
+	Targets []Target `yaml:"targets"`
+	When    When     `yaml:"when"`
+	Verify  Verify   `yaml:"verify"`
+	Retain  Retain   `yaml:"retain"`
+	Drift   Drift    `yaml:"drift"`
+
+	// File is where the policy was read from.
+	File string `yaml:"-"`
+}
+
+// Source is where bundles come from.
+type Source struct {
+	Directory *Directory `yaml:"directory"`
+}
+
+// Directory takes bundles from PEM files.
+type Directory struct {
+	Path string `yaml:"path"`
+	// Recursive looks below the directory too.
+	Recursive bool  `yaml:"recursive"`
+	Match     Match `yaml:"match"`
+	// KeyPasswordFile holds the password of encrypted keys.
+	KeyPasswordFile SecretFile `yaml:"key_password_file"`
+	// Rescan is how often everything is looked at even if nothing was heard. Default 5m.
+	Rescan Duration `yaml:"rescan"`
+}
+
+// Match selects certificates; an absent condition holds for all.
+type Match struct {
+	// DNSNames are patterns with *, of which one must match one of the leaf's names.
+	DNSNames []string `yaml:"dns_names"`
+	// Issuer is a pattern with * for the issuer's common name.
+	Issuer string `yaml:"issuer"`
+}
+
+// Matches reports whether the policy takes the certificate.
+func (m Match) Matches(info certs.Info) bool {
+	if m.Issuer != "" && !globMatch(m.Issuer, info.IssuerCN) {
+		return false
+	}
+	if len(m.DNSNames) == 0 {
+		return true
+	}
+	return slices.ContainsFunc(m.DNSNames, func(pattern string) bool {
+		return slices.ContainsFunc(info.Names, func(name string) bool { return globMatch(strings.ToLower(pattern), name) })
+	})
+}
+
+// globMatch matches * with any characters. Names hold no slash, so path.Match's rule
+// about slashes does not bite; common names may, and are matched with it replaced.
+func globMatch(pattern, name string) bool {
+	clean := strings.NewReplacer("/", "\x00")
+	ok, err := path.Match(clean.Replace(pattern), clean.Replace(name))
+	return err == nil && ok
+}
+
+// Target is one place that must serve the bundle. Exactly one of the kinds is set.
+type Target struct {
+	// Name is unique in the policy, with the same letters as a policy's.
+	Name string `yaml:"name"`
+	WAF  *WAF   `yaml:"waf"`
+}
+
+// Kind is the target's kind as metrics and messages call it.
+func (t Target) Kind() string {
+	if t.WAF != nil {
+		return "waf"
+	}
+	return ""
+}
+
+// Endpoints are the names that the target is told to serve at.
+func (t Target) Endpoints() []string {
+	if t.WAF != nil {
+		return t.WAF.Hosts
+	}
+	return nil
+}
+
+// WAF is the web application firewall.
+type WAF struct {
+	// Cloud is the name of a cloud in the configuration. Default "default".
+	Cloud string `yaml:"cloud"`
+	// Mode is cloud (default) or dedicated.
+	Mode string `yaml:"mode"`
+	// Hosts are protected domain names. Each is served by the certificate of this
+	// policy that covers it best.
+	Hosts []string `yaml:"hosts"`
+}
+
+// When says what makes the daemon look.
+type When struct {
+	// On lists the triggers that count, of file, nats and drift. Default all.
+	On []string `yaml:"on"`
+	// Subjects are NATS subjects besides <prefix>.trigger.<policy>.
+	Subjects []string `yaml:"subjects"`
+}
+
+// Hears reports whether a trigger of this kind counts for the policy.
+func (w When) Hears(kind string) bool { return slices.Contains(w.On, kind) }
+
+// Verify says how it is proven that the bundle is served.
+type Verify struct {
+	// Endpoints are host:port pairs that get TLS handshakes.
+	Endpoints []string `yaml:"endpoints"`
+	// Addresses pin where the endpoints are reached: IP addresses, with a port if it
+	// differs. Default: every address that the name resolves to.
+	Addresses []string `yaml:"addresses"`
+	// CAFile holds the roots for the served chain. Default: the system's.
+	CAFile string `yaml:"ca_file"`
+	// Chain is verify (default) or ignore, which compares fingerprints only.
+	Chain string `yaml:"chain"`
+	// Within is how long it may take until the bundle is served everywhere. Default 10m.
+	Within Duration `yaml:"within"`
+}
+
+// Retain says what becomes of superseded certificates.
+type Retain struct {
+	// Superseded is how many stay as the way back. Default 1.
+	Superseded *int `yaml:"superseded"`
+	// For is how long each stays at least. Default 72h.
+	For *Duration `yaml:"for"`
+}
+
+// Drift says how often wanted and served are compared without another reason.
+type Drift struct {
+	// Every is the span between two looks. Default 1h.
+	Every Duration `yaml:"every"`
+	// Action is repair (default) or report.
+	Action string `yaml:"action"`
+}
+
+// The trigger kinds that when.on may name.
+const (
+	OnFile  = "file"
+	OnNATS  = "nats"
+	OnDrift = "drift"
+)
+
+var (
+	namePattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	hostPattern    = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+	subjectPattern = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+)*$`)
+)
+
+const (
+	defaultRescan = Duration(5 * time.Minute)
+	minRescan     = Duration(time.Second)
+	defaultWithin = Duration(10 * time.Minute)
+	defaultRetain = Duration(72 * time.Hour)
+	defaultDrift  = Duration(time.Hour)
+	minDrift      = Duration(10 * time.Second)
+)
+
+// complete fills defaults in, resolves paths and checks everything that can be
+// checked with the configuration at hand.
+func (p *Policy) complete(d *document, r resolver, c *Config) {
+	p.File = d.file
+	switch {
+	case p.Name == "":
+		d.addAt("$", "name is missing")
+	case !namePattern.MatchString(p.Name):
+		d.addAt("$.name", "a policy's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", p.Name)
+	}
+	p.completeSource(d, r)
+	p.completeTargets(d, c)
+	p.When.complete(d, c)
+	p.Verify.complete(d, r)
+	p.Retain.complete(d)
+	p.Drift.complete(d)
+}
+
+func (p *Policy) completeSource(d *document, r resolver) {
+	dir := p.Source.Directory
+	if dir == nil {
+		d.addAt("$.source", "source is missing; give source.directory")
+		return
+	}
+	const at = "$.source.directory"
+	required(d, at, "path", dir.Path)
+	if dir.Path != "" && !filepath.IsAbs(dir.Path) {
+		dir.Path = r.path(dir.Path)
+	}
+	dir.Path = filepath.Clean(dir.Path)
+	dir.KeyPasswordFile = checkedSecret(d, r, at+".key_password_file", dir.KeyPasswordFile)
+	for i, pattern := range dir.Match.DNSNames {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			d.addAt(at+".match.dns_names["+strconv.Itoa(i)+"]", "%q is not a pattern", pattern)
+		}
+	}
+	if dir.Rescan == 0 {
+		dir.Rescan = defaultRescan
+	}
+	if dir.Rescan < minRescan {
+		d.addAt(at+".rescan", "rescan %s is shorter than %s", dir.Rescan, minRescan)
+	}
+}
+
+func (p *Policy) completeTargets(d *document, c *Config) {
+	seen := map[string]bool{}
+	for i := range p.Targets {
+		t := &p.Targets[i]
+		at := "$.targets[" + strconv.Itoa(i) + "]"
+		switch {
+		case t.Name == "":
+			d.addAt(at, "name is missing")
+		case !namePattern.MatchString(t.Name):
+			d.addAt(at+".name", "a target's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", t.Name)
+		case seen[t.Name]:
+			d.addAt(at+".name", "target %q is there twice", t.Name)
+		}
+		seen[t.Name] = true
+		if t.WAF == nil {
+			d.addAt(at, "target %q has no kind; give waf", t.Name)
+			continue
+		}
+		t.WAF.complete(d, at+".waf", c)
+	}
+}
+
+func (w *WAF) complete(d *document, at string, c *Config) {
+	if w.Cloud == "" {
+		w.Cloud = "default"
+	}
+	if _, ok := c.Clouds[w.Cloud]; !ok {
+		d.addAt(at+".cloud", "cloud %q is not in the configuration%s", w.Cloud, knownClouds(c))
+	}
+	if w.Mode == "" {
+		w.Mode = "cloud"
+	}
+	oneOf(d, at+".mode", w.Mode, []string{"cloud", "dedicated"})
+	if len(w.Hosts) == 0 {
+		d.addAt(at, "hosts is missing")
+	}
+	for i, host := range w.Hosts {
+		w.Hosts[i] = strings.ToLower(host)
+		here := at + ".hosts[" + strconv.Itoa(i) + "]"
+		if !hostPattern.MatchString(w.Hosts[i]) {
+			d.addAt(here, "%q is not a host name", host)
+		}
+		if slices.Contains(w.Hosts[:i], w.Hosts[i]) {
+			d.addAt(here, "host %q is there twice", host)
+		}
+	}
+}
+
+func knownClouds(c *Config) string {
+	if len(c.Clouds) == 0 {
+		return ", which has no clouds"
+	}
+	return ", which has " + strings.Join(sortedKeys(c.Clouds), ", ")
+}
+
+func (w *When) complete(d *document, c *Config) {
+	if len(w.On) == 0 {
+		w.On = []string{OnFile, OnNATS, OnDrift}
+	}
+	for i, on := range w.On {
+		oneOf(d, "$.when.on["+strconv.Itoa(i)+"]", on, []string{OnFile, OnNATS, OnDrift})
+	}
+	for i, subject := range w.Subjects {
+		at := "$.when.subjects[" + strconv.Itoa(i) + "]"
+		switch {
+		case !subjectPattern.MatchString(subject):
+			d.addAt(at, "%q is not a NATS subject; wildcards cannot be used here", subject)
+		case subject == c.NATS.Prefix || strings.HasPrefix(subject, c.NATS.Prefix+".") || strings.HasPrefix(subject, "$"):
+			d.addAt(at, "subject %q is one of rotatord's or the server's own; <prefix>.trigger.<policy> is heard anyway", subject)
+		}
+	}
+}
+
+func (v *Verify) complete(d *document, r resolver) {
+	for i, endpoint := range v.Endpoints {
+		at := "$.verify.endpoints[" + strconv.Itoa(i) + "]"
+		host, port, err := net.SplitHostPort(endpoint)
+		switch {
+		case err != nil || !isPort(port):
+			d.addAt(at, "%q is not host:port, as in shop.example.com:443", endpoint)
+		case strings.HasPrefix(host, "*.") || !hostPattern.MatchString(strings.ToLower(host)):
+			d.addAt(at, "%q is not a host name that can be connected to", host)
+		}
+	}
+	for i, address := range v.Addresses {
+		host := address
+		if h, port, err := net.SplitHostPort(address); err == nil && isPort(port) {
+			host = h
+		}
+		if net.ParseIP(host) == nil {
+			d.addAt("$.verify.addresses["+strconv.Itoa(i)+"]", "%q is not an IP address, with or without a port", address)
+		}
+	}
+	if len(v.Addresses) > 0 && len(v.Endpoints) == 0 {
+		d.addAt("$.verify.addresses", "addresses pins endpoints, and there are none")
+	}
+	v.CAFile = checkedFile(d, r, "$.verify.ca_file", v.CAFile)
+	if v.Chain == "" {
+		v.Chain = "verify"
+	}
+	oneOf(d, "$.verify.chain", v.Chain, []string{"verify", "ignore"})
+	if v.Within == 0 {
+		v.Within = defaultWithin
+	}
+}
+
+func isPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0
+}
+
+func (r *Retain) complete(d *document) {
+	if r.Superseded == nil {
+		r.Superseded = new(1)
+	}
+	if *r.Superseded < 0 {
+		d.addAt("$.retain.superseded", "superseded is %d; it cannot be negative", *r.Superseded)
+	}
+	if r.For == nil {
+		r.For = new(defaultRetain)
+	}
+}
+
+func (dr *Drift) complete(d *document) {
+	if dr.Every == 0 {
+		dr.Every = defaultDrift
+	}
+	if dr.Every < minDrift {
+		d.addAt("$.drift.every", "every %s is shorter than %s", dr.Every, minDrift)
+	}
+	if dr.Action == "" {
+		dr.Action = "repair"
+	}
+	oneOf(d, "$.drift.action", dr.Action, []string{"repair", "report"})
+}

@@ -1,0 +1,102 @@
+package huaweicloud
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// Meter is told what the client does. Its methods must not block and must be
+// safe for concurrent use. service and operation come from closed sets.
+type Meter interface {
+	// Request reports one HTTP exchange: its status, 0 if no answer came, the
+	// reason it failed for (one of Reasons, "" for success) and how long it took.
+	Request(service, operation string, status int, reason string, d time.Duration)
+	// Wait reports time spent behind our own limits.
+	Wait(service string, d time.Duration)
+	// CredentialsExpiry reports when the temporary credentials in use end.
+	CredentialsExpiry(t time.Time)
+	// ClockSkew reports how far this host's clock is ahead of the service's. The
+	// service tells whole seconds.
+	ClockSkew(d time.Duration)
+}
+
+type noMeter struct{}
+
+func (noMeter) Request(string, string, int, string, time.Duration) {}
+func (noMeter) Wait(string, time.Duration)                         {}
+func (noMeter) CredentialsExpiry(time.Time)                        {}
+func (noMeter) ClockSkew(time.Duration)                            {}
+
+// The reasons, a closed set of metric labels.
+const (
+	reasonAuth      = "auth"
+	reasonDenied    = "denied"
+	reasonThrottled = "throttled"
+	reasonQuota     = "quota"
+	reasonConflict  = "conflict"
+	reasonInUse     = "in_use"
+	reasonNotFound  = "not_found"
+	reasonInvalid   = "invalid"
+	reasonTimeout   = "timeout"
+	reasonNetwork   = "network"
+	reasonServer    = "server"
+)
+
+// Reasons returns every reason that a Meter may be given for a failure.
+func Reasons() []string {
+	return []string{
+		reasonAuth, reasonDenied, reasonThrottled, reasonQuota, reasonConflict, reasonInUse,
+		reasonNotFound, reasonInvalid, reasonTimeout, reasonNetwork, reasonServer,
+	}
+}
+
+// Operations returns the operations that the client calls on its own account;
+// they are IAM's. Adapters have their own Operations.
+func Operations() []string { return []string{opCreateToken, opListProjects} }
+
+const (
+	opCreateToken  = "create_token"
+	opListProjects = "list_projects"
+)
+
+// reasonOf is the label for a failed exchange; status 0 means that no answer came.
+func reasonOf(err error, status int) string {
+	switch providers.KindOf(err) {
+	case providers.KindUnauthenticated:
+		return reasonAuth
+	case providers.KindDenied:
+		return reasonDenied
+	case providers.KindThrottled:
+		return reasonThrottled
+	case providers.KindQuota:
+		return reasonQuota
+	case providers.KindConflict, providers.KindExists:
+		return reasonConflict
+	case providers.KindInUse:
+		return reasonInUse
+	case providers.KindNotFound:
+		return reasonNotFound
+	case providers.KindInvalid:
+		return reasonInvalid
+	}
+	if isTimeout(err) {
+		return reasonTimeout
+	}
+	if status == 0 {
+		return reasonNetwork
+	}
+	return reasonServer
+}
+
+// isTimeout reports whether somebody gave up waiting, the caller included.
+func isTimeout(err error) bool {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return true
+	}
+	ne, ok := errors.AsType[net.Error](err)
+	return ok && ne.Timeout()
+}

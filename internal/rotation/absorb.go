@@ -1,0 +1,122 @@
+package rotation
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// absorbLook brings the record of a target up to what was just seen there.
+func (r *run) absorbLook(v *View) {
+	now := r.now().UTC()
+	wanted := r.o.wants()
+	r.update(v.Name, func(t *TargetRecord) {
+		t.Kind = v.Kind
+		r.absorbDrift(t, v)
+		t.Active = activeAt(v, t.Active, now)
+		if v.serves(wanted) {
+			t.Endpoints = v.Endpoints
+			t.succeeded(StepStage, StepActivate)
+		}
+		t.Superseded = supersededAt(v, r.o.wants(), t.Superseded, now)
+	})
+}
+
+// activeAt is the one certificate that all endpoints serve; nil where they differ.
+func activeAt(v *View, before *Placed, now time.Time) *Placed {
+	if len(v.Observed.Endpoints) == 0 {
+		return nil
+	}
+	h := v.Observed.Endpoints[0].Serves
+	remote := v.remote(h)
+	if remote == nil || slices.ContainsFunc(v.Observed.Endpoints, func(e providers.Endpoint) bool { return e.Serves != h }) {
+		return nil
+	}
+	p := placed(*remote, now)
+	if before != nil && before.Handle == p.Handle && before.Fingerprint == p.Fingerprint {
+		p.Since = before.Since
+	}
+	return &p
+}
+
+func placed(remote providers.Remote, now time.Time) Placed {
+	return Placed{
+		Handle: remote.Handle, Fingerprint: remote.Fingerprint, NotBefore: remote.NotBefore.UTC(), NotAfter: remote.NotAfter.UTC(),
+		Since: now, Owned: remote.Owned, InUse: len(remote.InUse) > 0,
+	}
+}
+
+// supersededAt are the remote certificates of ours that are neither wanted nor bound to
+// one of the endpoints. The list is derived from what is there, so that an upload that
+// a crash orphaned is on it like any other; only the time since when is remembered.
+func supersededAt(v *View, wanted [32]byte, before []Placed, now time.Time) []Placed {
+	keep := v.holding(wanted)
+	var superseded []Placed
+	for _, remote := range v.Observed.Remotes {
+		bound := slices.ContainsFunc(v.Observed.Endpoints, func(e providers.Endpoint) bool { return e.Serves == remote.Handle })
+		if !remote.Owned || bound || keep != nil && remote.Handle == keep.Handle {
+			continue
+		}
+		p := placed(remote, now)
+		if i := slices.IndexFunc(before, func(b Placed) bool { return b.Handle == p.Handle }); i >= 0 {
+			p.Since = before[i].Since
+		}
+		superseded = append(superseded, p)
+	}
+	return superseded
+}
+
+// absorbDrift notices that a target which was proven to serve what is wanted does not
+// any more, or does again.
+func (r *run) absorbDrift(t *TargetRecord, v *View) {
+	wanted := r.o.wants()
+	if v.serves(wanted) {
+		if t.Drift == DriftBinding || t.Drift == DriftMissing {
+			r.log.Info("drift repaired", "target", v.Name, "drift", t.Drift)
+			r.tell(EventRepaired, EventData{Target: v.Name, Reason: string(t.Drift)})
+			t.Drift = ""
+		}
+		return
+	}
+	proven := t.Active != nil && t.Active.Fingerprint == wanted && r.o.Record.Verified == wanted && slices.Equal(t.Endpoints, v.Endpoints)
+	if !proven || t.Drift != "" {
+		return
+	}
+	t.Drift = DriftBinding
+	if v.remote(t.Active.Handle) == nil {
+		t.Drift = DriftMissing
+	}
+	r.o.Record.Verified = [32]byte{}
+	reason := unbound(v, t.Active.Handle)
+	r.log.Warn("drift: the target no longer serves what was verified", "target", v.Name, "drift", t.Drift, "reason", reason)
+	r.tell(EventDrifted, EventData{Target: v.Name, Endpoints: v.Endpoints, Reason: string(t.Drift) + ": " + reason})
+}
+
+// setDriftServed notes on every target that handshakes show something else although
+// the bindings are right, or no longer do.
+func (r *run) setDriftServed(drifted bool, reason string) {
+	for _, v := range r.o.Targets {
+		r.update(v.Name, func(t *TargetRecord) {
+			switch {
+			case drifted && t.Drift == "":
+				t.Drift = DriftServed
+			case !drifted && t.Drift == DriftServed:
+				t.Drift = ""
+				r.tell(EventRepaired, EventData{Target: v.Name, Reason: string(DriftServed)})
+			}
+		})
+	}
+	if drifted {
+		r.log.Warn("drift: handshakes no longer show what was verified", "reason", reason)
+		r.tell(EventDrifted, EventData{Endpoints: r.o.Policy.Verify.Endpoints, Reason: string(DriftServed) + ": " + reason})
+	}
+}
+
+// succeeded forgets the failures of these steps: they worked, or are not needed any
+// more. Failures of other steps go on counting, so that their delays grow.
+func (t *TargetRecord) succeeded(steps ...StepKind) {
+	if slices.Contains(steps, t.FailedStep) {
+		t.Failures, t.FailedStep, t.FailedKind, t.Failure, t.RetryAt = 0, "", "", "", time.Time{}
+	}
+}

@@ -1,0 +1,294 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// apply makes one step. Its error is the journal's; a failure of the step itself goes
+// into the record.
+func (r *run) apply(ctx context.Context, s Step) error {
+	r.log.Debug("step", "step", s.Kind, "target", s.Target, "fingerprint", short(s.Fingerprint))
+	if s.Kind == StepVerify {
+		r.verify(ctx)
+		return nil
+	}
+	v := r.view(s.Target)
+	if again := r.once(s); again != nil {
+		return r.failed(ctx, v, s, again)
+	}
+	if s.Kind != StepLook {
+		r.announce(v, s)
+		if err := r.intend(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err := r.effect(ctx, v, s); err != nil {
+		return r.failed(ctx, v, s, err)
+	}
+	r.update(s.Target, func(t *TargetRecord) { t.succeeded(s.Kind) })
+	r.o.Record.Intent = nil
+	return nil
+}
+
+// once refuses a step that this run has made already: it worked, and the plan asks for
+// it again, so it made no difference. Going on would hammer the service.
+func (r *run) once(s Step) error {
+	key := Step{Kind: s.Kind, Target: s.Target, Fingerprint: s.Fingerprint, Handle: s.Handle}.String()
+	if r.made[key] {
+		return &providers.Error{Kind: providers.KindConflict, Service: s.Target, Op: string(s.Kind), Message: "it worked and made no difference"}
+	}
+	r.made[key] = true
+	return nil
+}
+
+// announce says what the step means for the assignment: a change is the beginning of a
+// rotation; retiring is planned only when everything wanted is served and proven.
+func (r *run) announce(v *View, s Step) {
+	if s.Kind == StepRetire {
+		r.conclude(StateConverged, "", r.now())
+		return
+	}
+	r.start(v)
+}
+
+func (r *run) effect(ctx context.Context, v *View, s Step) error {
+	switch s.Kind {
+	case StepLook:
+		return r.look(ctx, v)
+	case StepStage:
+		return r.stage(ctx, v)
+	case StepActivate:
+		return r.activate(ctx, v, s.Handle)
+	case StepRetire:
+		return r.retire(ctx, v, s)
+	}
+	return fmt.Errorf("step %s cannot be applied", s.Kind)
+}
+
+func (r *run) view(target string) *View {
+	i := slices.IndexFunc(r.o.Targets, func(v View) bool { return v.Name == target })
+	return &r.o.Targets[i]
+}
+
+// update changes the record of a target.
+func (r *run) update(target string, change func(*TargetRecord)) {
+	t := r.o.Record.Targets[target]
+	change(&t)
+	r.o.Record.Targets[target] = t
+}
+
+// request is what a target's verbs are told.
+func (r *run) request(v *View) providers.Request {
+	t := r.o.target(v.Name)
+	q := providers.Request{Owner: r.o.ID, Endpoints: v.Endpoints}
+	if t.Active != nil {
+		q.Known = append(q.Known, t.Active.Handle)
+	}
+	for _, p := range t.Superseded {
+		q.Known = append(q.Known, p.Handle)
+	}
+	return q
+}
+
+// start notes the beginning of a rotation at a target.
+func (r *run) start(v *View) {
+	record, now := &r.o.Record, r.now().UTC()
+	if record.Asked.IsZero() {
+		record.Trigger, record.Asked = string(r.o.Trigger), r.asked.UTC()
+		if record.Asked.IsZero() || record.Asked.After(now) {
+			record.Asked = now
+		}
+	}
+	r.update(v.Name, func(t *TargetRecord) {
+		t.Kind, t.LastAttemptAt = v.Kind, now
+		if !t.StartedAt.IsZero() {
+			return
+		}
+		t.StartedAt = now
+		d := EventData{Target: v.Name, Endpoints: v.Endpoints, Trigger: string(r.o.Trigger)}
+		if t.Active != nil {
+			d.Previous = t.Active.Fingerprint
+		}
+		r.log.Info("rotation started", "target", v.Name, "fingerprint", short(r.o.wants()), "previous", short(d.Previous), "trigger", r.o.Trigger)
+		r.tell(EventStarted, d)
+	})
+}
+
+// look reads the target.
+func (r *run) look(ctx context.Context, v *View) error {
+	observed, err := r.assembly.Targets[v.Name].Observe(ctx, r.request(v))
+	if err != nil {
+		return err
+	}
+	v.Observed, v.Looked = observed, true
+	r.absorbLook(v)
+	return nil
+}
+
+// stage brings the bundle to the target.
+func (r *run) stage(ctx context.Context, v *View) error {
+	bundle, err := r.assembly.Source.Load(ctx, r.o.ID.Certificate, r.o.wants())
+	if err != nil {
+		return &providers.Error{Kind: providers.KindConflict, Service: "source", Op: "load the bundle", Err: err}
+	}
+	remote, err := r.assembly.Targets[v.Name].Stage(ctx, r.request(v), bundle)
+	if err != nil {
+		return err
+	}
+	v.Observed.Remotes = append(v.Observed.Remotes, remote)
+	r.log.Info("bundle staged", "target", v.Name, "fingerprint", short(r.o.wants()), "handle", remote.Handle, "name", remote.Name)
+	r.tell(EventDeployed, EventData{Target: v.Name})
+	return nil
+}
+
+// activate binds the endpoints and reads them back: the service's own word is the
+// first half of the proof.
+func (r *run) activate(ctx context.Context, v *View, h providers.Handle) error {
+	previous := r.servedBefore(v)
+	if err := r.assembly.Targets[v.Name].Activate(ctx, r.request(v), h); err != nil {
+		return err
+	}
+	if err := r.look(ctx, v); err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	if !v.serves(r.o.wants()) {
+		return &providers.Error{Kind: providers.KindConflict, Service: v.Kind, Op: "read back after activation", Message: unbound(v, h)}
+	}
+	v.Forced = true
+	record := &r.o.Record
+	record.Verified, record.VerifyAttempts, record.VerifyNext = [32]byte{}, 0, time.Time{}
+	r.log.Info("bundle activated", "target", v.Name, "fingerprint", short(r.o.wants()), "handle", h, "endpoints", v.Endpoints)
+	r.tell(EventActivated, EventData{Target: v.Name, Endpoints: v.Endpoints, Previous: previous})
+	return nil
+}
+
+func (r *run) servedBefore(v *View) (f [32]byte) {
+	if a := r.o.target(v.Name).Active; a != nil {
+		return a.Fingerprint
+	}
+	return f
+}
+
+// unbound names the endpoints that are still bound to something else.
+func unbound(v *View, h providers.Handle) string {
+	var names []string
+	for _, e := range v.Observed.Endpoints {
+		if e.Serves != h {
+			names = append(names, fmt.Sprintf("%s is bound to %q", e.Name, e.Serves))
+		}
+	}
+	return strings.Join(names, ", ")
+}
+
+// retire removes a superseded certificate.
+func (r *run) retire(ctx context.Context, v *View, s Step) error {
+	err := r.assembly.Targets[v.Name].Retire(ctx, r.request(v), s.Handle)
+	switch {
+	case err == nil:
+		r.e.cfg.Meter.Retired(v.Kind, "ok")
+	case providers.KindOf(err) == providers.KindInUse:
+		r.e.cfg.Meter.Retired(v.Kind, "in_use")
+		r.log.Warn("superseded certificate is still served by something; it stays", "target", v.Name, "handle", s.Handle, "err", err)
+		r.update(v.Name, func(t *TargetRecord) {
+			for i := range t.Superseded {
+				t.Superseded[i].InUse = t.Superseded[i].InUse || t.Superseded[i].Handle == s.Handle
+			}
+		})
+		return nil
+	default:
+		r.e.cfg.Meter.Retired(v.Kind, "failed")
+		return err
+	}
+	r.update(v.Name, func(t *TargetRecord) {
+		t.Superseded = slices.DeleteFunc(t.Superseded, func(p Placed) bool { return p.Handle == s.Handle })
+	})
+	r.log.Info("superseded certificate retired", "target", v.Name, "fingerprint", short(s.Fingerprint), "handle", s.Handle)
+	r.tell(EventRetired, EventData{Target: v.Name, Fingerprint: s.Fingerprint})
+	return nil
+}
+
+// verify makes the handshakes. With no endpoints in the policy, the targets' own word,
+// just read, is all the proof there is.
+func (r *run) verify(ctx context.Context) {
+	wanted, record := r.o.wants(), &r.o.Record
+	var probes []providers.Probe
+	if endpoints := r.endpointsToProve(); len(endpoints) > 0 {
+		v := r.o.Policy.Verify
+		probes = r.e.cfg.Prober.Probe(ctx, providers.ProbeRequest{
+			Endpoints: endpoints, Addresses: v.Addresses, CheckChain: v.Chain != "ignore", CAFile: v.CAFile,
+		})
+	}
+	now := r.now()
+	record.Probes, record.VerifyTriedAt = probes, now.UTC()
+	failing := slices.IndexFunc(probes, func(p providers.Probe) bool { return !p.Serves(wanted) })
+	if failing < 0 {
+		if record.Verified != wanted {
+			r.log.Info("bundle verified", "fingerprint", short(wanted), "handshakes", len(probes))
+			r.tell(EventVerified, EventData{Endpoints: r.o.Policy.Verify.Endpoints})
+		}
+		record.Verified, record.VerifiedAt = wanted, now.UTC()
+		record.VerifyAttempts, record.VerifyNext = 0, time.Time{}
+		r.setDriftServed(false, "")
+		return
+	}
+	if record.Verified == wanted {
+		// It was proven, and is no more.
+		record.Verified = [32]byte{}
+		r.setDriftServed(true, probes[failing].Complaint(wanted))
+	}
+	record.VerifyAttempts++
+	delay := nth(proofDelays, record.VerifyAttempts)
+	if late(&r.o, now) {
+		delay = lateProofDelay
+	}
+	record.VerifyNext = now.Add(delay).UTC()
+	r.log.Debug("not yet served", "reason", probes[failing].Complaint(wanted), "attempt", record.VerifyAttempts)
+}
+
+// endpointsToProve are the policy's endpoints that this certificate covers: with
+// several certificates in a policy, each proves its own.
+func (r *run) endpointsToProve() []string {
+	return slices.DeleteFunc(slices.Clone(r.o.Policy.Verify.Endpoints), func(endpoint string) bool {
+		host, _, _ := strings.Cut(endpoint, ":")
+		mine, orphans := share([]string{strings.ToLower(host)}, r.o.ID.Certificate, r.assembly.Source)
+		return len(mine) == 0 && len(orphans) == 0
+	})
+}
+
+// failed puts a failure into the record, with the time of the next try, and writes it.
+func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
+	if errors.Is(err, ErrConflict) {
+		return err
+	}
+	now := r.now()
+	kind := providers.KindOf(err).String()
+	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, v.Kind, string(s.Kind), kind)
+	r.update(v.Name, func(t *TargetRecord) {
+		t.Kind = v.Kind
+		t.Failures++
+		t.RetryAt = now.Add(retryDelay(err, t.Failures)).UTC()
+		repeated := t.Failure == err.Error()
+		t.FailedStep, t.FailedKind, t.Failure = s.Kind, kind, err.Error()
+		if !repeated {
+			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "retry_at", clock(t.RetryAt), "err", err)
+		}
+		if t.Failures == 1 && !t.StartedAt.IsZero() {
+			r.e.cfg.Meter.Rotated(r.o.ID.Policy, v.Kind, "failed", now.Sub(t.StartedAt))
+		}
+	})
+	// What the service holds now is not known any more; the next round does not act on
+	// what was seen before.
+	v.Looked = false
+	r.o.Record.Intent = nil
+	if r.o.Trigger.impatient() {
+		r.o.Trigger = TriggerDeadline // one try is what somebody's impatience buys
+	}
+	return r.save(ctx)
+}

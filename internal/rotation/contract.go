@@ -1,0 +1,80 @@
+package rotation
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// ID names an assignment: one policy and one of its certificates.
+type ID = providers.Owner
+
+// ErrConflict is returned by a Journal whose record was changed by another worker. The
+// run that gets it stops at once: the assignment is somebody else's now.
+var ErrConflict = errors.New("the assignment's record was changed by another worker")
+
+// Revision is a state of a record in the journal; 0 means that there is none yet.
+type Revision uint64
+
+// Journal keeps records. Save returns when the record is durable, and only if the
+// record was still at the revision that was read; otherwise ErrConflict.
+type Journal interface {
+	Load(ctx context.Context, id ID) (Record, Revision, error)
+	Save(ctx context.Context, id ID, r Record, read Revision) (Revision, error)
+}
+
+// Events takes what happened to whoever listens. Publishing an event again, with the
+// same ID, is harmless.
+type Events interface {
+	Publish(ctx context.Context, e Event) error
+}
+
+// Source knows what a policy's certificates should be. Its methods answer from memory,
+// except Refresh and Load.
+type Source interface {
+	// Refresh returns when the source has been looked at by a look that began after the
+	// call: whoever says "look now" may have written a file a moment before.
+	Refresh(ctx context.Context) error
+	// Wanted returns the bundle in force for a certificate; false if the source has
+	// no such certificate (any more).
+	Wanted(certificate string) (Wanted, bool)
+	// Owner returns the certificate of the policy that is to be served at an endpoint
+	// of its targets or proofs (see Owners); false if none covers it.
+	Owner(endpoint string) (certificate string, ok bool)
+	// Load reads the bundle. It fails if it is no longer the one with this
+	// fingerprint.
+	Load(ctx context.Context, certificate string, f certs.Fingerprint) (*certs.Bundle, error)
+}
+
+// Wanted is what a source says of a certificate.
+type Wanted struct {
+	Info certs.Info
+	// Problem, if not empty, is why what the source holds now cannot be used; Info is
+	// then the last good bundle, which stays in force.
+	Problem string
+}
+
+// Assembly is a policy with what it needs to run: its source and its targets by name.
+type Assembly struct {
+	Policy  *policy.Policy
+	Source  Source
+	Targets map[string]providers.Target
+}
+
+// Meter hears what the engine counts. Its methods are called by any goroutine.
+type Meter interface {
+	// StepFailed counts a failure of a step; reason is a providers.Kind's text.
+	StepFailed(policy, targetKind, step, reason string)
+	// Rotated counts the end of one target's rotation, result ok or failed, with the
+	// time since it began.
+	Rotated(policy, targetKind, result string, took time.Duration)
+	// Retired counts a superseded certificate that was to be removed: ok, in_use or
+	// failed.
+	Retired(targetKind, result string)
+	// Converged observes the time from the trigger that was asked for to the proof.
+	Converged(trigger string, took time.Duration)
+}

@@ -1,0 +1,264 @@
+package rotation
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"reflect"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// maxRounds bounds the steps of one run. A plan gets shorter with each step, so that
+// the bound is met only by a mistake; then the run ends and says so.
+const maxRounds = 200
+
+// Config is what an Engine needs.
+type Config struct {
+	// Assembly returns a policy's parts, or nil where the policy is not in force here.
+	Assembly func(policy string) *Assembly
+	Journal  Journal
+	Events   Events
+	Prober   providers.Prober
+	Meter    Meter
+	Logger   *slog.Logger
+}
+
+// Engine brings assignments to where they should be. Process may be called for
+// different assignments at once.
+type Engine struct {
+	cfg      Config
+	stopping atomic.Bool
+}
+
+// New returns an Engine.
+func New(cfg Config) *Engine { return &Engine{cfg: cfg} }
+
+// Stop lets the steps in flight end and starts no new one.
+func (e *Engine) Stop() { e.stopping.Store(true) }
+
+// ErrStopping is returned by Process when it stopped between two steps because of
+// Stop: there is more to do.
+var ErrStopping = fmt.Errorf("the daemon is stopping")
+
+// Request is why an assignment is looked at.
+type Request struct {
+	Trigger Trigger
+	Force   bool
+	// Asked is when the trigger came.
+	Asked time.Time
+}
+
+// Process looks at an assignment and does what is to be done now. An error means that
+// the look should be repeated soon: the journal could not be used, or the daemon is
+// stopping. Failures of targets are not errors here; they are in the record, with the
+// time of the next try.
+func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
+	r, err := e.begin(ctx, id, q)
+	if r == nil || err != nil {
+		return err
+	}
+	for range maxRounds {
+		steps := Plan(r.o, r.now())
+		next := slices.IndexFunc(steps, Step.acts)
+		if next < 0 {
+			return r.finish(ctx, steps)
+		}
+		if e.stopping.Load() {
+			return ErrStopping
+		}
+		if err := r.apply(ctx, steps[next]); err != nil {
+			return err
+		}
+	}
+	r.log.Error("a plan does not end", "steps", fmt.Sprint(Plan(r.o, r.now())))
+	return r.finish(ctx, nil)
+}
+
+// Due reports whether a look at the assignment would find anything to do, from memory
+// alone. It is what keeps ten thousand assignments from asking the cloud at a start.
+func (e *Engine) Due(id ID, record Record, t Trigger, now time.Time) bool {
+	a := e.cfg.Assembly(id.Policy)
+	if a == nil || !hears(a.Policy, t) {
+		return false
+	}
+	o := observe(a, id, record, Request{Trigger: t}, now)
+	if o.Wanted == nil {
+		return record.State != "" && record.Reason != reasonNoSource
+	}
+	if record.Wanted.Fingerprint != o.wants() || len(record.Outbox) > 0 || record.Intent != nil {
+		return true
+	}
+	steps := Plan(o, now)
+	state, reason := judge(&o, steps, now)
+	return slices.ContainsFunc(steps, Step.acts) || state != record.State || reason != record.Reason
+}
+
+// run is one look at one assignment, by one goroutine.
+type run struct {
+	e        *Engine
+	log      *slog.Logger
+	assembly *Assembly
+	o        Observation
+	// loaded is the record as the journal has it, at revision.
+	loaded   Record
+	revision Revision
+	asked    time.Time
+	// made are the steps of this run.
+	made map[string]bool
+}
+
+func (r *run) now() time.Time { return time.Now() }
+
+// begin reads the journal and the source; nil where the assignment is none of ours.
+func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
+	a := e.cfg.Assembly(id.Policy)
+	if a == nil {
+		return nil, nil
+	}
+	if q.Trigger.asksToLook() {
+		if err := a.Source.Refresh(ctx); err != nil {
+			return nil, fmt.Errorf("look at the source of %s/%s: %w", id.Policy, id.Certificate, err)
+		}
+	}
+	record, revision, err := e.cfg.Journal.Load(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("begin with %s/%s: %w", id.Policy, id.Certificate, err)
+	}
+	r := &run{
+		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, made: map[string]bool{},
+		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate),
+	}
+	r.o = observe(a, id, record, q, r.now())
+	r.absorbWanted()
+	return r, nil
+}
+
+// observe puts together what is known without asking anybody.
+func observe(a *Assembly, id ID, record Record, q Request, now time.Time) Observation {
+	o := Observation{ID: id, Policy: a.Policy, Record: record, Trigger: q.Trigger, Began: now, Force: q.Force}
+	if wanted, ok := a.Source.Wanted(id.Certificate); ok {
+		o.Wanted = &wanted
+	}
+	for _, t := range a.Policy.Targets {
+		v := View{Name: t.Name, Kind: t.Kind()}
+		v.Endpoints, v.Orphans = share(t.Endpoints(), id.Certificate, a.Source)
+		o.Targets = append(o.Targets, v)
+	}
+	return o
+}
+
+// absorbWanted notes a change of what the source wants.
+func (r *run) absorbWanted() {
+	record := &r.o.Record
+	if record.Targets == nil {
+		record.Targets = map[string]TargetRecord{}
+	}
+	for name := range record.Targets {
+		if !slices.ContainsFunc(r.o.Targets, func(v View) bool { return v.Name == name }) {
+			delete(record.Targets, name) // no longer in the policy: what it serves is nobody's business
+		}
+	}
+	if r.o.Wanted == nil || record.Wanted.Fingerprint == r.o.wants() {
+		return
+	}
+	record.Wanted = r.o.Wanted.Info
+	record.VerifyAttempts, record.VerifyNext = 0, time.Time{}
+	for name, t := range record.Targets {
+		// The new bundle deserves a try of its own, unless the service asked for a pause.
+		// (A refused password is held back by the cloud's client, not here.)
+		if t.FailedKind != providers.KindThrottled.String() {
+			t.RetryAt = time.Time{}
+		}
+		t.Drift = ""
+		record.Targets[name] = t
+	}
+}
+
+// save writes the record if it changed.
+func (r *run) save(ctx context.Context) error {
+	if reflect.DeepEqual(r.o.Record, r.loaded) {
+		return nil
+	}
+	revision, err := r.e.cfg.Journal.Save(ctx, r.o.ID, r.o.Record, r.revision)
+	if err != nil {
+		return fmt.Errorf("record %s/%s: %w", r.o.ID.Policy, r.o.ID.Certificate, err)
+	}
+	r.revision, r.loaded = revision, r.o.Record.clone()
+	return nil
+}
+
+// intend writes down what is about to be done. An effect follows only if that worked.
+func (r *run) intend(ctx context.Context, s Step) error {
+	r.o.Record.Intent = &Intent{Step: s.Kind, Target: s.Target, Fingerprint: s.Fingerprint, Handle: s.Handle, At: r.now().UTC()}
+	return r.save(ctx)
+}
+
+// finish draws the conclusion from a plan in which nothing is left to do now.
+func (r *run) finish(ctx context.Context, steps []Step) error {
+	now := r.now()
+	record := &r.o.Record
+	record.Intent = nil
+	if r.lookedAtAll() {
+		record.LookedAt = now.UTC()
+		steps = Plan(r.o, now) // the time of the next comparison moved
+	}
+	state, reason := judge(&r.o, steps, now)
+	r.conclude(state, reason, now)
+	record.WakeAt = wake(&r.o, steps, now)
+	if err := r.save(ctx); err != nil {
+		return err
+	}
+	return r.publish(ctx)
+}
+
+func (r *run) lookedAtAll() bool {
+	looked := false
+	for _, v := range r.o.Targets {
+		if len(v.Endpoints) > 0 && !v.Looked {
+			return false
+		}
+		looked = looked || v.Looked
+	}
+	return looked
+}
+
+// publish sends the outbox. What cannot be sent now stays in the record.
+func (r *run) publish(ctx context.Context) error {
+	if len(r.o.Record.Outbox) == 0 {
+		return nil
+	}
+	for _, event := range r.o.Record.Outbox {
+		if err := r.e.cfg.Events.Publish(ctx, event); err != nil {
+			return fmt.Errorf("publish events of %s/%s: %w", r.o.ID.Policy, r.o.ID.Certificate, err)
+		}
+	}
+	r.o.Record.Outbox = nil
+	return r.save(ctx)
+}
+
+// clone copies a record so deeply that no change of one shows in the other.
+func (r Record) clone() Record {
+	c := r
+	c.Targets = make(map[string]TargetRecord, len(r.Targets))
+	for name, t := range r.Targets {
+		if t.Active != nil {
+			t.Active = new(*t.Active)
+		}
+		t.Endpoints = slices.Clone(t.Endpoints)
+		t.Superseded = slices.Clone(t.Superseded)
+		c.Targets[name] = t
+	}
+	if r.Targets == nil {
+		c.Targets = nil
+	}
+	if r.Intent != nil {
+		c.Intent = new(*r.Intent)
+	}
+	c.Probes = slices.Clone(r.Probes)
+	c.Outbox = slices.Clone(r.Outbox)
+	return c
+}

@@ -1,0 +1,37 @@
+package rotation
+
+import (
+	"fmt"
+	"time"
+)
+
+// guard refuses to let a bundle near a target that it would make worse. It is asked
+// only when something would be changed: a bundle that is served already is not judged.
+func guard(o *Observation, v *View, now time.Time) (Step, bool) {
+	info := o.Wanted.Info
+	refuse := func(cause Cause, format string, args ...any) (Step, bool) {
+		return Step{Kind: StepRefuse, Target: v.Name, Fingerprint: info.Fingerprint, Endpoints: v.Endpoints, Cause: cause, Reason: fmt.Sprintf(format, args...)}, true
+	}
+	if !info.NotAfter.After(now) {
+		return refuse(CauseExpired, "the bundle expired at %s; put a valid one in its place", clock(info.NotAfter))
+	}
+	if info.NotBefore.After(now) {
+		return refuse(CauseNotYetValid, "the bundle is not valid before %s, and it is %s here; wait, or correct the clock", clock(info.NotBefore), clock(now))
+	}
+	if o.Force {
+		return Step{}, false
+	}
+	for _, e := range v.Observed.Endpoints {
+		served := v.remote(e.Serves)
+		if served == nil || served.Fingerprint == info.Fingerprint || !served.NotAfter.After(now) {
+			continue
+		}
+		if served.NotBefore.After(info.NotBefore) {
+			return refuse(CauseOlder, "%s serves a certificate that was issued later (%s) than the bundle (%s); a forced trigger deploys it all the same",
+				e.Name, clock(served.NotBefore), clock(info.NotBefore))
+		}
+	}
+	return Step{}, false
+}
+
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }

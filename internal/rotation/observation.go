@@ -1,0 +1,150 @@
+package rotation
+
+import (
+	"slices"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// Observation is everything that Plan may know: what is wanted, what is recorded and,
+// as far as it was looked at, what is there.
+type Observation struct {
+	ID     ID
+	Policy *policy.Policy
+	// Wanted is nil where the source has no such certificate.
+	Wanted *Wanted
+	Record Record
+	// Trigger is why the assignment is looked at, Began since when.
+	Trigger Trigger
+	Began   time.Time
+	// Force asks for stage and activate even where nothing differs. It is taken back
+	// for a target once that was done.
+	Force bool
+	// Targets are in the order of the policy.
+	Targets []View
+}
+
+// View is one target as observed.
+type View struct {
+	Name string
+	Kind string
+	// Endpoints are those that this certificate must serve there.
+	Endpoints []string
+	// Orphans are the target's endpoints that no certificate of the policy covers.
+	Orphans []string
+	// Looked says that Observed is there. A target is not looked at when nothing says
+	// that it differs from the record.
+	Looked   bool
+	Observed providers.Observation
+	// Forced says that Force was honoured here.
+	Forced bool
+}
+
+// Trigger is a reason to look.
+type Trigger string
+
+// The triggers.
+const (
+	TriggerFile     Trigger = "file"
+	TriggerNATS     Trigger = "nats"
+	TriggerDeadline Trigger = "deadline"
+	TriggerDrift    Trigger = "drift"
+	TriggerPolicy   Trigger = "policy"
+	TriggerManual   Trigger = "manual"
+	TriggerStartup  Trigger = "startup"
+)
+
+// Triggers are all triggers, for pre-creating metric series.
+func Triggers() []Trigger {
+	return []Trigger{TriggerFile, TriggerNATS, TriggerDeadline, TriggerDrift, TriggerPolicy, TriggerManual, TriggerStartup}
+}
+
+// asksToLook reports whether somebody wants the targets to be looked at whatever the
+// record says.
+func (t Trigger) asksToLook() bool {
+	return t == TriggerNATS || t == TriggerManual || t == TriggerDrift
+}
+
+// impatient reports whether somebody is waiting who should not sit out a retry delay.
+func (t Trigger) impatient() bool { return t == TriggerNATS || t == TriggerManual }
+
+// target returns the record of a target; the zero TargetRecord where there is none.
+func (o *Observation) target(name string) TargetRecord { return o.Record.Targets[name] }
+
+// wants is the fingerprint of the bundle in force; zero where the source has none.
+func (o *Observation) wants() certs.Fingerprint {
+	if o.Wanted == nil {
+		return certs.Fingerprint{}
+	}
+	return o.Wanted.Info.Fingerprint
+}
+
+// remote finds an observed remote certificate by its handle.
+func (v *View) remote(h providers.Handle) *providers.Remote {
+	for i := range v.Observed.Remotes {
+		if v.Observed.Remotes[i].Handle == h {
+			return &v.Observed.Remotes[i]
+		}
+	}
+	return nil
+}
+
+// holding finds a remote certificate with this leaf, whoever uploaded it: a service may
+// refuse a second copy. One that is served wins, so that a copy left behind by whatever
+// accident is the one that goes; then one of ours.
+func (v *View) holding(f certs.Fingerprint) *providers.Remote {
+	var found *providers.Remote
+	for i := range v.Observed.Remotes {
+		r := &v.Observed.Remotes[i]
+		if f.IsZero() || r.Fingerprint != f {
+			continue
+		}
+		if found == nil || len(r.InUse) > len(found.InUse) || len(r.InUse) == len(found.InUse) && r.Owned && !found.Owned {
+			found = r
+		}
+	}
+	return found
+}
+
+// serves reports whether every endpoint is bound to a certificate with this leaf,
+// whoever uploaded it.
+func (v *View) serves(f certs.Fingerprint) bool {
+	return !slices.ContainsFunc(v.Observed.Endpoints, func(e providers.Endpoint) bool { return !v.serving(e, f) })
+}
+
+func (v *View) serving(e providers.Endpoint, f certs.Fingerprint) bool {
+	r := v.remote(e.Serves)
+	return e.Serves != "" && r != nil && r.Fingerprint == f
+}
+
+// dueLook says when wanted and served are to be compared again at the latest; zero for
+// never.
+func dueLook(p *policy.Policy, r Record) time.Time {
+	if !p.When.Hears(policy.OnDrift) || r.LookedAt.IsZero() {
+		return time.Time{}
+	}
+	return r.LookedAt.Add(p.Drift.Every.Std())
+}
+
+// dueProof is the same for the handshakes.
+func dueProof(p *policy.Policy, r Record) time.Time {
+	if !p.When.Hears(policy.OnDrift) || len(p.Verify.Endpoints) == 0 || r.VerifiedAt.IsZero() {
+		return time.Time{}
+	}
+	return r.VerifiedAt.Add(p.Drift.Every.Std())
+}
+
+// due reports whether a time that was asked for has come.
+func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
+
+// WakeTrigger says what an alarm of an assignment is about: the regular comparison, or
+// a deadline of its own.
+func WakeTrigger(p *policy.Policy, r Record, now time.Time) Trigger {
+	if due(dueLook(p, r), now) || due(dueProof(p, r), now) {
+		return TriggerDrift
+	}
+	return TriggerDeadline
+}

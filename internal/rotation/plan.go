@@ -1,0 +1,346 @@
+package rotation
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// StepKind is what a step does.
+type StepKind string
+
+// The steps. Look, stage, activate and retire reach a target; verify makes handshakes;
+// wait and refuse do nothing and say why.
+const (
+	StepLook     StepKind = "look"
+	StepStage    StepKind = "stage"
+	StepActivate StepKind = "activate"
+	StepVerify   StepKind = "verify"
+	StepRetire   StepKind = "retire"
+	StepWait     StepKind = "wait"
+	StepRefuse   StepKind = "refuse"
+)
+
+// StepKinds are the steps that can fail, for pre-creating metric series.
+func StepKinds() []StepKind {
+	return []StepKind{StepLook, StepStage, StepActivate, StepVerify, StepRetire}
+}
+
+// Cause says, from a closed set, why a step waits or refuses.
+type Cause string
+
+// The causes.
+const (
+	CauseRetry       Cause = "retry"         // a step failed; the delay is not over
+	CausePropagation Cause = "propagation"   // activated, not yet served everywhere
+	CauseGrace       Cause = "grace"         // superseded, not yet long enough
+	CauseInUse       Cause = "in_use"        // superseded, and something still serves it
+	CauseDrift       Cause = "drift"         // the next comparison
+	CauseReported    Cause = "reported"      // drifted, and the policy says to report only
+	CauseNoSource    Cause = "no_source"     // the source has no such certificate
+	CauseQuarantined Cause = "quarantined"   // the source's files are broken
+	CauseExpired     Cause = "expired"       // guard: the bundle has expired
+	CauseNotYetValid Cause = "not_yet_valid" // guard: the bundle is not valid yet
+	CauseOlder       Cause = "older"         // guard: older than what is served
+	CauseUncovered   Cause = "uncovered"     // guard: an endpoint that no certificate covers
+	CauseNoEndpoint  Cause = "no_endpoint"   // the target knows no such endpoint
+	CauseBadEndpoint Cause = "bad_endpoint"  // the endpoint cannot take a certificate
+)
+
+// Step is one thing that would be done now, or is not done and why.
+type Step struct {
+	Kind StepKind
+	// Target is empty for verify and for what concerns the assignment as a whole.
+	Target      string
+	Fingerprint certs.Fingerprint
+	// Handle is what is activated or retired; empty for what a stage step before it
+	// will bring.
+	Handle    providers.Handle
+	Endpoints []string
+	// Until is when a wait ends; zero for "until something happens".
+	Until time.Time
+	Cause Cause
+	// Reason is why, in words for an operator.
+	Reason string
+}
+
+// acts reports whether the step does something.
+func (s Step) acts() bool { return s.Kind != StepWait && s.Kind != StepRefuse }
+
+// String is the step on one line.
+func (s Step) String() string {
+	var b strings.Builder
+	b.WriteString(string(s.Kind))
+	for _, part := range []string{s.Target, short(s.Fingerprint), string(s.Handle), strings.Join(s.Endpoints, ","), string(s.Cause), s.Reason} {
+		if part != "" {
+			b.WriteString(" " + part)
+		}
+	}
+	if !s.Until.IsZero() {
+		b.WriteString(" until " + s.Until.UTC().Format(time.RFC3339))
+	}
+	return b.String()
+}
+
+func short(f certs.Fingerprint) string {
+	if f.IsZero() {
+		return ""
+	}
+	return f.Short()
+}
+
+// Plan returns the steps from what is to what should be, in order, as far as they can
+// be known now. It is pure: the same observation and time give the same plan, here, in
+// rotatord plan and on the status page.
+func Plan(o Observation, now time.Time) []Step {
+	if o.Wanted == nil {
+		return []Step{{Kind: StepWait, Cause: CauseNoSource, Reason: "its source has no such certificate; what is served stays as it is"}}
+	}
+	var steps []Step
+	for i := range o.Targets {
+		steps = append(steps, planTarget(&o, &o.Targets[i], now)...)
+	}
+	steps = append(steps, planVerify(&o, steps, now)...)
+	if settled(&o, steps) {
+		for i := range o.Targets {
+			steps = append(steps, planRetire(&o, &o.Targets[i], now)...)
+		}
+	}
+	return append(steps, planComparison(&o, now)...)
+}
+
+// planComparison waits for the next comparison of wanted and served. A proof that is
+// overdue because it cannot be made does not hide when the next look is due.
+func planComparison(o *Observation, now time.Time) []Step {
+	var next time.Time
+	for _, at := range []time.Time{dueLook(o.Policy, o.Record), dueProof(o.Policy, o.Record)} {
+		if at.After(now) && (next.IsZero() || at.Before(next)) {
+			next = at
+		}
+	}
+	if next.IsZero() {
+		return nil
+	}
+	return []Step{{Kind: StepWait, Until: next, Cause: CauseDrift, Reason: "the next comparison of wanted and served"}}
+}
+
+// settled reports whether the wanted bundle is proven to be served at every target:
+// only then may its predecessors go.
+func settled(o *Observation, steps []Step) bool {
+	return o.Record.Verified == o.wants() && len(steps) == 0
+}
+
+// planTarget brings one target to serve what is wanted.
+func planTarget(o *Observation, v *View, now time.Time) []Step {
+	wanted := o.Wanted.Info.Fingerprint
+	steps := planOrphans(o, v)
+	if blocked := slices.ContainsFunc(steps, func(s Step) bool { return s.Cause == CauseUncovered && s.Fingerprint == wanted }); blocked {
+		return steps
+	}
+	if len(v.Endpoints) == 0 {
+		return steps
+	}
+	if step, waiting := planRetry(o, v, now); waiting {
+		return append(steps, step)
+	}
+	if !v.Looked {
+		if needsLook(o, v, now) {
+			steps = append(steps, Step{Kind: StepLook, Target: v.Name, Endpoints: v.Endpoints})
+		}
+		return steps
+	}
+	if bad := planEndpoints(v); len(bad) > 0 {
+		return append(steps, bad...)
+	}
+	if v.serves(wanted) && (!o.Force || v.Forced) {
+		return steps
+	}
+	if refusal, refused := guard(o, v, now); refused {
+		return append(steps, refusal)
+	}
+	return append(steps, planDeploy(o, v, wanted)...)
+}
+
+// planDeploy is stage and activate, or only the latter.
+func planDeploy(o *Observation, v *View, wanted certs.Fingerprint) []Step {
+	drifted := o.target(v.Name).Drift
+	if drifted != "" && o.Policy.Drift.Action == "report" && !o.Trigger.impatient() {
+		return []Step{{Kind: StepWait, Target: v.Name, Cause: CauseReported, Reason: "drifted (" + string(drifted) + "), and the policy says to report only"}}
+	}
+	activate := Step{Kind: StepActivate, Target: v.Name, Fingerprint: wanted, Endpoints: v.Endpoints}
+	if r := v.holding(wanted); r != nil {
+		activate.Handle = r.Handle
+		return []Step{activate}
+	}
+	if o.Wanted.Problem != "" {
+		return []Step{{Kind: StepWait, Target: v.Name, Cause: CauseQuarantined, Reason: o.Wanted.Problem}}
+	}
+	return []Step{{Kind: StepStage, Target: v.Name, Fingerprint: wanted}, activate}
+}
+
+// planOrphans complains of endpoints that no certificate covers. One that this
+// assignment served until now stops the target: the new bundle lost a name.
+func planOrphans(o *Observation, v *View) []Step {
+	var steps []Step
+	for _, endpoint := range v.Orphans {
+		step := Step{Kind: StepRefuse, Target: v.Name, Endpoints: []string{endpoint}, Cause: CauseUncovered,
+			Reason: fmt.Sprintf("%s is covered by no certificate of the policy; take it from the target's list or add a certificate for it", endpoint)}
+		if slices.Contains(o.target(v.Name).Endpoints, endpoint) {
+			step.Fingerprint = o.wants()
+			step.Reason = fmt.Sprintf("the bundle lost the name %s, which is served until now; the one served stays. Reissue it with the name, or take the host from the target's list", endpoint)
+		}
+		steps = append(steps, step)
+	}
+	return steps
+}
+
+// planEndpoints refuses a target as long as one of its endpoints is unknown or cannot
+// take a certificate: nothing is half done.
+func planEndpoints(v *View) []Step {
+	var steps []Step
+	for _, e := range v.Observed.Endpoints {
+		switch {
+		case e.Missing:
+			steps = append(steps, Step{Kind: StepRefuse, Target: v.Name, Endpoints: []string{e.Name}, Cause: CauseNoEndpoint,
+				Reason: fmt.Sprintf("target %s knows no host %s; nothing of it is changed until the host exists or leaves the policy", v.Name, e.Name)})
+		case e.Problem != "":
+			steps = append(steps, Step{Kind: StepRefuse, Target: v.Name, Endpoints: []string{e.Name}, Cause: CauseBadEndpoint,
+				Reason: fmt.Sprintf("host %s: %s", e.Name, e.Problem)})
+		}
+	}
+	return steps
+}
+
+// planRetry waits for the end of a failure's delay, unless somebody is waiting who
+// should not sit it out. A service that asked for a pause gets it all the same.
+func planRetry(o *Observation, v *View, now time.Time) (Step, bool) {
+	t := o.target(v.Name)
+	throttled := t.FailedKind == providers.KindThrottled.String()
+	if !t.RetryAt.After(now) || o.Trigger.impatient() && !throttled {
+		return Step{}, false
+	}
+	return Step{Kind: StepWait, Target: v.Name, Until: t.RetryAt, Cause: CauseRetry, Reason: t.Failure}, true
+}
+
+// needsLook reports whether the target must be read. Everything that only a look can
+// tell is then planned after it.
+func needsLook(o *Observation, v *View, now time.Time) bool {
+	t := o.target(v.Name)
+	switch {
+	case o.Force, o.Trigger.asksToLook():
+		return true
+	case o.Record.Intent != nil && o.Record.Intent.Target == v.Name:
+		return true
+	case t.Active == nil || t.Active.Fingerprint != o.wants() || t.Failures > 0 || t.Drift == DriftBinding || t.Drift == DriftMissing:
+		return true
+	case !slices.Equal(t.Endpoints, v.Endpoints):
+		return true
+	case due(dueLook(o.Policy, o.Record), now):
+		return true
+	}
+	return slices.ContainsFunc(retirements(o, v.Name, now), func(s Step) bool { return s.Kind == StepRetire })
+}
+
+// planVerify proves by handshakes what the targets say. While a target is still to be
+// changed it is announced only, so that a plan is shown whole.
+func planVerify(o *Observation, before []Step, now time.Time) []Step {
+	r := o.Record
+	verify := Step{Kind: StepVerify, Fingerprint: o.wants(), Endpoints: o.Policy.Verify.Endpoints}
+	has := func(kinds ...StepKind) bool {
+		return slices.ContainsFunc(before, func(s Step) bool { return slices.Contains(kinds, s.Kind) })
+	}
+	switch {
+	case has(StepStage, StepActivate):
+		return []Step{verify}
+	case has(StepLook) || !o.provable():
+		return nil // what the look shows decides, or there is nothing to prove yet
+	case r.Verified == o.wants() && !due(dueProof(o.Policy, r), now) && !(o.Trigger.asksToLook() && r.VerifyTriedAt.Before(o.Began)):
+		return nil
+	}
+	if r.VerifyNext.After(now) && !(o.Trigger.impatient() && r.VerifyTriedAt.Before(o.Began)) {
+		verify.Kind, verify.Until, verify.Cause, verify.Reason = StepWait, r.VerifyNext, CausePropagation, unservedReason(r)
+	}
+	return []Step{verify}
+}
+
+// provable reports whether a proof makes sense: some target says that it serves what is
+// wanted, or there are endpoints to watch and no targets.
+func (o *Observation) provable() bool {
+	if len(o.Policy.Targets) == 0 {
+		return len(o.Policy.Verify.Endpoints) > 0
+	}
+	return o.active()
+}
+
+// active reports whether some target was seen to serve what is wanted.
+func (o *Observation) active() bool {
+	return slices.ContainsFunc(o.Targets, func(v View) bool {
+		a := o.target(v.Name).Active
+		return a != nil && a.Fingerprint == o.wants()
+	})
+}
+
+func unservedReason(r Record) string {
+	for _, p := range r.Probes {
+		if !p.Serves(r.Wanted.Fingerprint) {
+			return p.Complaint(r.Wanted.Fingerprint)
+		}
+	}
+	return "not yet served"
+}
+
+// planRetire removes what was superseded long enough ago.
+func planRetire(o *Observation, v *View, now time.Time) []Step {
+	steps := retirements(o, v.Name, now)
+	if !v.Looked {
+		// What is due is looked at first; needsLook says so.
+		steps = slices.DeleteFunc(steps, func(s Step) bool { return s.Kind == StepRetire })
+	}
+	return steps
+}
+
+// retirements applies the policy's retain to the superseded certificates of a target.
+func retirements(o *Observation, target string, now time.Time) []Step {
+	retain := o.Policy.Retain
+	superseded := slices.Clone(o.target(target).Superseded)
+	slices.SortFunc(superseded, func(a, b Placed) int {
+		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Handle, b.Handle)) // newest first
+	})
+	var steps []Step
+	for i, p := range superseded {
+		step := Step{Target: target, Fingerprint: p.Fingerprint, Handle: p.Handle}
+		goes := p.Since.Add(retain.For.Std())
+		expired := !p.NotAfter.IsZero() && !p.NotAfter.After(now)
+		switch {
+		case p.InUse:
+			step.Kind, step.Cause, step.Reason = StepWait, CauseInUse, "superseded, and something outside the policy still serves it"
+		case i < *retain.Superseded && !expired:
+			continue // stays as the way back
+		case goes.After(now):
+			step.Kind, step.Until, step.Cause, step.Reason = StepWait, goes, CauseGrace, "superseded certificate stays until then"
+		default:
+			step.Kind = StepRetire
+		}
+		steps = append(steps, step)
+	}
+	return steps
+}
+
+// hears reports whether a trigger counts for a policy at all.
+func hears(p *policy.Policy, t Trigger) bool {
+	switch t {
+	case TriggerFile:
+		return p.When.Hears(policy.OnFile)
+	case TriggerNATS:
+		return p.When.Hears(policy.OnNATS)
+	case TriggerDrift:
+		return p.When.Hears(policy.OnDrift)
+	}
+	return true
+}

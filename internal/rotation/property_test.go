@@ -1,0 +1,168 @@
+package rotation
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+var epoch = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+// randomObservation draws anything that could be seen, sensible or not.
+func randomObservation(t *rapid.T) Observation {
+	fingerprint := rapid.Custom(func(t *rapid.T) certs.Fingerprint { return certs.Fingerprint{byte(rapid.IntRange(0, 3).Draw(t, "f"))} })
+	instant := rapid.Custom(func(t *rapid.T) time.Time {
+		if rapid.IntRange(0, 3).Draw(t, "zero") == 0 {
+			return time.Time{}
+		}
+		return epoch.Add(time.Duration(rapid.IntRange(-100, 100).Draw(t, "h")) * time.Hour)
+	})
+	handle := rapid.SampledFrom([]providers.Handle{"", "a", "b", "c", "d"})
+	endpoints := rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"shop.example.com", "www.example.com", "api.example.com"}), 0, 3, rapid.ID[string])
+
+	p := testPolicy()
+	p.Retain = policy.Retain{Superseded: new(rapid.IntRange(0, 2).Draw(t, "keep")), For: new(policy.Duration(time.Duration(rapid.IntRange(0, 50).Draw(t, "for")) * time.Hour))}
+	p.Drift.Action = rapid.SampledFrom([]string{"repair", "report"}).Draw(t, "action")
+	if rapid.Bool().Draw(t, "unproven") {
+		p.Verify.Endpoints = nil
+	}
+	o := Observation{
+		ID: ID{Policy: "shop", Certificate: "shop.example.com"}, Policy: p, Began: epoch,
+		Trigger: rapid.SampledFrom(Triggers()).Draw(t, "trigger"), Force: rapid.Bool().Draw(t, "force"),
+	}
+	if rapid.IntRange(0, 9).Draw(t, "wanted") > 0 {
+		o.Wanted = &Wanted{Info: certs.Info{Fingerprint: certs.Fingerprint{byte(rapid.IntRange(1, 3).Draw(t, "w"))}, NotBefore: instant.Draw(t, "nb"), NotAfter: instant.Draw(t, "na")}}
+		if rapid.IntRange(0, 4).Draw(t, "broken") == 0 {
+			o.Wanted.Problem = "broken"
+		}
+	}
+	placed := rapid.Custom(func(t *rapid.T) Placed {
+		return Placed{Handle: handle.Draw(t, "h"), Fingerprint: fingerprint.Draw(t, "f"), NotAfter: instant.Draw(t, "na"), Since: instant.Draw(t, "s"), Owned: true, InUse: rapid.Bool().Draw(t, "u")}
+	})
+	tr := TargetRecord{Kind: "waf", Endpoints: endpoints.Draw(t, "recorded"), RetryAt: instant.Draw(t, "retry"), Failures: rapid.IntRange(0, 3).Draw(t, "failures"), Superseded: rapid.SliceOfN(placed, 0, 4).Draw(t, "superseded")}
+	if rapid.Bool().Draw(t, "active") {
+		tr.Active = new(placed.Draw(t, "placed"))
+	}
+	o.Record = Record{
+		Verified: fingerprint.Draw(t, "verified"), VerifiedAt: instant.Draw(t, "at"), VerifyNext: instant.Draw(t, "next"), LookedAt: instant.Draw(t, "looked"),
+		Targets: map[string]TargetRecord{"edge": tr},
+	}
+	v := View{Name: "edge", Kind: "waf", Endpoints: endpoints.Draw(t, "endpoints"), Orphans: endpoints.Draw(t, "orphans"), Looked: rapid.Bool().Draw(t, "looked at")}
+	if v.Looked {
+		for _, name := range v.Endpoints {
+			v.Observed.Endpoints = append(v.Observed.Endpoints, providers.Endpoint{Name: name, Serves: handle.Draw(t, "serves"), Missing: rapid.IntRange(0, 9).Draw(t, "missing") == 0})
+		}
+		for _, h := range rapid.SliceOfNDistinct(handle, 0, 4, rapid.ID[providers.Handle]).Draw(t, "remotes") {
+			r := providers.Remote{Handle: h, Fingerprint: fingerprint.Draw(t, "rf"), NotBefore: instant.Draw(t, "rnb"), NotAfter: instant.Draw(t, "rna"), Owned: rapid.Bool().Draw(t, "owned")}
+			for _, e := range v.Observed.Endpoints {
+				if e.Serves == h {
+					r.InUse = append(r.InUse, e.Name)
+				}
+			}
+			v.Observed.Remotes = append(v.Observed.Remotes, r)
+		}
+	}
+	o.Targets = []View{v}
+	return o
+}
+
+// TestPlanNever states what no plan may contain, whatever was observed.
+func TestPlanNever(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		o := randomObservation(t)
+		steps := Plan(o, epoch)
+		wanted := o.wants()
+		for _, s := range steps {
+			changes := s.Kind == StepStage || s.Kind == StepActivate
+			switch {
+			case changes && o.Wanted == nil:
+				t.Fatalf("changes a target although nothing is wanted: %v", steps)
+			case changes && (!o.Wanted.Info.NotAfter.After(epoch) || o.Wanted.Info.NotBefore.After(epoch)):
+				t.Fatalf("deploys a bundle that is not valid now: %v", steps)
+			case changes && s.Fingerprint != wanted:
+				t.Fatalf("deploys something that is not wanted: %v", steps)
+			case changes && !o.Targets[0].Looked:
+				t.Fatalf("changes a target that it did not look at: %v", steps)
+			case changes && slices.ContainsFunc(o.Targets[0].Observed.Endpoints, func(e providers.Endpoint) bool { return e.Missing }):
+				t.Fatalf("half done: an endpoint is missing: %v", steps)
+			case s.Kind == StepRetire && (o.Record.Verified != wanted || !o.Targets[0].Looked):
+				t.Fatalf("retires before the successor is proven: %v", steps)
+			case s.Kind == StepWait && !s.Until.IsZero() && !s.Until.After(epoch):
+				t.Fatalf("waits for the past: %v", steps)
+			case (s.Kind == StepWait || s.Kind == StepRefuse) && s.Reason == "" && s.Cause != CauseRetry:
+				t.Fatalf("a step without a reason: %v", steps)
+			}
+			if s.Kind == StepRetire {
+				i := slices.IndexFunc(o.target("edge").Superseded, func(p Placed) bool { return p.Handle == s.Handle && !p.InUse })
+				if i < 0 {
+					t.Fatalf("retires what is served or not superseded: %v", steps)
+				}
+			}
+		}
+		if again := Plan(o, epoch); !slices.EqualFunc(steps, again, func(a, b Step) bool { return a.String() == b.String() }) {
+			t.Fatalf("not the same plan twice:\n%v\n%v", steps, again)
+		}
+	})
+}
+
+// TestAnyHistoryConverges plays random changes, faults and kills, and then peace.
+func TestAnyHistoryConverges(t *testing.T) {
+	for seed := range uint64(400) {
+		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { playHistory(t, rand.New(rand.NewPCG(seed, 1))) })
+		})
+	}
+}
+
+func playHistory(t *testing.T, random *rand.Rand) {
+	w := newWorld(t, testPolicy())
+	w.propagation = 2 * time.Second
+	version := byte(1)
+	w.wanted = w.bundle(version)
+	w.fault = func(_ string, after bool) error {
+		m := misfortunes[random.IntN(len(misfortunes))]
+		if random.IntN(12) == 0 && m.after == after {
+			return m.err
+		}
+		return nil
+	}
+	for range 1 + random.IntN(12) {
+		w.happens(random.IntN(10), &version)
+	}
+	w.fault = nil
+	w.drive(TriggerManual, 12*time.Hour)
+	w.checkEnd()
+}
+
+// happens is one random event of a history.
+func (w *world) happens(event int, version *byte) {
+	switch event {
+	case 0, 1, 2:
+		*version++
+		w.wanted = w.bundle(*version)
+		w.drive(TriggerFile, time.Duration(event)*time.Second)
+	case 3:
+		w.bind("www.example.com", w.upload(certs.Fingerprint{200}, time.Now().Add(-9000*time.Hour), time.Now().Add(9000*time.Hour)))
+		w.drive(TriggerDeadline, 7*time.Hour)
+	case 4:
+		w.journal, w.revision = nil, 0 // the state directory is lost
+		w.drive(TriggerStartup, time.Minute)
+	case 5:
+		w.wanted.Problem = "truncated"
+		w.drive(TriggerFile, time.Minute)
+		w.wanted.Problem = ""
+	case 6:
+		w.drive(TriggerNATS, time.Minute)
+	default:
+		w.drive(TriggerDeadline, 3*time.Hour)
+	}
+}

@@ -1,0 +1,132 @@
+package rotation
+
+import (
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// Record is what the journal remembers of one assignment. It holds decisions and
+// handles; what can be derived by looking is not in it, and losing it loses history,
+// never correctness. It holds no key, no PEM and no secret.
+type Record struct {
+	// Wanted is the bundle in force at the last look.
+	Wanted certs.Info `json:"wanted"`
+	// Targets by name.
+	Targets map[string]TargetRecord `json:"targets,omitempty"`
+	// Intent is the step that was about to be made when the record was written; nil
+	// when none is in flight.
+	Intent *Intent `json:"intent,omitempty"`
+
+	// Verified is the fingerprint that the last complete proof showed, VerifiedAt when.
+	Verified   certs.Fingerprint `json:"verified"`
+	VerifiedAt time.Time         `json:"verified_at,omitzero"`
+	// VerifyAttempts counts the proofs since activation that failed, VerifyTriedAt is
+	// when the last one was made and VerifyNext when the next one is due.
+	VerifyAttempts int       `json:"verify_attempts,omitempty"`
+	VerifyTriedAt  time.Time `json:"verify_tried_at,omitzero"`
+	VerifyNext     time.Time `json:"verify_next,omitzero"`
+	// Probes are the last handshakes.
+	Probes []providers.Probe `json:"probes,omitempty"`
+
+	// LookedAt is when all targets were last looked at.
+	LookedAt time.Time `json:"looked_at,omitzero"`
+
+	// State is what the last look ended in, Since when it began, Reason why, in words.
+	State  State     `json:"state"`
+	Since  time.Time `json:"since,omitzero"`
+	Reason string    `json:"reason,omitempty"`
+	// WakeAt is when the assignment wants to be looked at again; zero for never.
+	WakeAt time.Time `json:"wake_at,omitzero"`
+
+	// Trigger and Asked are what the rotation under way answers, for its duration.
+	Trigger string    `json:"trigger,omitempty"`
+	Asked   time.Time `json:"asked,omitzero"`
+
+	// Sequence numbers the assignment's events; Outbox are those not yet published.
+	Sequence uint64  `json:"sequence,omitempty"`
+	Outbox   []Event `json:"outbox,omitempty"`
+}
+
+// TargetRecord is the journal's memory of one target of an assignment.
+type TargetRecord struct {
+	Kind string `json:"kind"`
+	// Endpoints are those that the assignment was responsible for at the last look.
+	Endpoints []string `json:"endpoints,omitempty"`
+	// Active is what the endpoints were last seen to serve through us.
+	Active *Placed `json:"active,omitempty"`
+	// Superseded are remote certificates of ours that nothing should serve any more.
+	Superseded []Placed `json:"superseded,omitempty"`
+
+	// StartedAt is when the rotation under way at this target began.
+	StartedAt     time.Time `json:"started_at,omitzero"`
+	LastAttemptAt time.Time `json:"last_attempt_at,omitzero"`
+	LastSuccessAt time.Time `json:"last_success_at,omitzero"`
+	// Failures counts failed steps in a row; the rest describes the last of them.
+	Failures   int       `json:"failures,omitempty"`
+	FailedStep StepKind  `json:"failed_step,omitempty"`
+	FailedKind string    `json:"failed_kind,omitempty"`
+	Failure    string    `json:"failure,omitempty"`
+	RetryAt    time.Time `json:"retry_at,omitzero"`
+	// Drift is how what is served was last found to differ from what we had verified.
+	Drift DriftKind `json:"drift,omitempty"`
+}
+
+// Placed is one bundle at one target.
+type Placed struct {
+	Handle      providers.Handle  `json:"handle"`
+	Fingerprint certs.Fingerprint `json:"fingerprint"`
+	NotBefore   time.Time         `json:"not_before,omitzero"`
+	NotAfter    time.Time         `json:"not_after,omitzero"`
+	// Since is when it became what it is listed as.
+	Since time.Time `json:"since"`
+	// Owned says that rotatord made it.
+	Owned bool `json:"owned"`
+	// InUse says that it was last seen to be served by something.
+	InUse bool `json:"in_use,omitempty"`
+}
+
+// Intent is an effect that was about to be made.
+type Intent struct {
+	Step        StepKind          `json:"step"`
+	Target      string            `json:"target"`
+	Fingerprint certs.Fingerprint `json:"fingerprint"`
+	Handle      providers.Handle  `json:"handle,omitempty"`
+	At          time.Time         `json:"at"`
+}
+
+// DriftKind is a way in which what is served differs from what was verified.
+type DriftKind string
+
+// The kinds of drift.
+const (
+	// DriftBinding: an endpoint is bound to another certificate.
+	DriftBinding DriftKind = "binding"
+	// DriftMissing: the certificate object is gone.
+	DriftMissing DriftKind = "missing"
+	// DriftServed: the binding is right, a handshake shows something else.
+	DriftServed DriftKind = "served"
+)
+
+// DriftKinds are all kinds, for pre-creating metric series.
+func DriftKinds() []DriftKind { return []DriftKind{DriftBinding, DriftMissing, DriftServed} }
+
+// State is where an assignment stands.
+type State string
+
+// The states, from the one that needs no attention to those that need it most.
+const (
+	StateConverged   State = "converged"   // every target serves what is wanted, proven
+	StateWaiting     State = "waiting"     // something is to be done, not now
+	StateRotating    State = "rotating"    // steps are being made
+	StateQuarantined State = "quarantined" // the source's files are broken; the last good bundle stays
+	StateUnconverged State = "unconverged" // activated and not yet seen to be served
+	StateFailed      State = "failed"      // a step failed, or is refused
+	StateExpired     State = "expired"     // what is wanted has expired
+)
+
+// States are all states, for pre-creating metric series.
+func States() []State {
+	return []State{StateConverged, StateWaiting, StateRotating, StateQuarantined, StateUnconverged, StateFailed, StateExpired}
+}

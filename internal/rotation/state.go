@@ -1,0 +1,130 @@
+package rotation
+
+import (
+	"slices"
+	"time"
+)
+
+const reasonNoSource = "its source has no such certificate; what is served stays as it is"
+
+// judge says where an assignment stands, from a plan in which nothing acts. It is pure.
+func judge(o *Observation, steps []Step, now time.Time) (State, string) {
+	find := func(match func(Step) bool) (string, bool) {
+		if i := slices.IndexFunc(steps, match); i >= 0 {
+			return steps[i].Reason, true
+		}
+		return "", false
+	}
+	if o.Wanted == nil {
+		return StateWaiting, reasonNoSource
+	}
+	if !o.Wanted.Info.NotAfter.After(now) {
+		return StateExpired, "the bundle expired at " + clock(o.Wanted.Info.NotAfter)
+	}
+	if reason, refused := find(func(s Step) bool { return s.Kind == StepRefuse }); refused {
+		return StateFailed, reason
+	}
+	if reason, failed := find(func(s Step) bool { return s.Cause == CauseRetry }); failed {
+		return StateFailed, reason
+	}
+	if slices.ContainsFunc(steps, Step.acts) {
+		return StateRotating, ""
+	}
+	if o.active() && o.Record.Verified != o.wants() {
+		if late(o, now) {
+			return StateFailed, "not served within " + o.Policy.Verify.Within.String() + ": " + unservedReason(o.Record)
+		}
+		return StateUnconverged, unservedReason(o.Record)
+	}
+	if o.Wanted.Problem != "" {
+		return StateQuarantined, o.Wanted.Problem
+	}
+	if reason, waiting := find(func(s Step) bool { return s.Kind == StepWait && holdsBack(s.Cause) }); waiting {
+		return StateWaiting, reason
+	}
+	return StateConverged, ""
+}
+
+// holdsBack reports whether a wait keeps the wanted bundle from being served. Waiting
+// to retire something, or for the next comparison, does not.
+func holdsBack(c Cause) bool { return c != CauseGrace && c != CauseInUse && c != CauseDrift }
+
+// late reports whether the proof has been missing for longer than the policy allows.
+func late(o *Observation, now time.Time) bool {
+	var since time.Time
+	for _, v := range o.Targets {
+		if a := o.target(v.Name).Active; a != nil && a.Fingerprint == o.wants() && a.Since.After(since) {
+			since = a.Since
+		}
+	}
+	return !since.IsZero() && now.Sub(since) > o.Policy.Verify.Within.Std()
+}
+
+// wake is when the assignment wants to be looked at again: the earliest end of a wait,
+// or the moment at which the bundle expires or becomes valid.
+func wake(o *Observation, steps []Step, now time.Time) time.Time {
+	var at time.Time
+	consider := func(t time.Time) {
+		if t.After(now) && (at.IsZero() || t.Before(at)) {
+			at = t
+		}
+	}
+	for _, s := range steps {
+		consider(s.Until)
+	}
+	if o.Wanted != nil {
+		consider(o.Wanted.Info.NotBefore)
+		consider(o.Wanted.Info.NotAfter)
+	}
+	return at.UTC()
+}
+
+// conclude writes the state into the record and tells of the changes that matter.
+func (r *run) conclude(state State, reason string, now time.Time) {
+	record := &r.o.Record
+	changed := record.State != state || record.Reason != reason
+	if record.State != state {
+		record.Since = now.UTC()
+	}
+	before := record.State
+	record.State, record.Reason = state, reason
+	if state == StateConverged {
+		r.concludeConverged(before, now)
+		return
+	}
+	if !changed {
+		return
+	}
+	switch state {
+	case StateFailed, StateExpired:
+		r.log.Error("assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason)
+		r.tell(EventFailed, EventData{Reason: reason, Trigger: string(r.o.Trigger)})
+	case StateQuarantined:
+		r.log.Warn("assignment quarantined; the last good bundle stays in force", "fingerprint", short(r.o.wants()), "reason", reason)
+		r.tell(EventQuarantined, EventData{Reason: reason})
+	default:
+		r.log.Info("assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason)
+	}
+}
+
+func (r *run) concludeConverged(before State, now time.Time) {
+	record := &r.o.Record
+	for name, t := range record.Targets {
+		if !t.StartedAt.IsZero() {
+			r.e.cfg.Meter.Rotated(r.o.ID.Policy, t.Kind, "ok", now.Sub(t.StartedAt))
+			t.LastSuccessAt = now.UTC()
+			t.StartedAt = time.Time{}
+			record.Targets[name] = t
+		}
+	}
+	if !record.Asked.IsZero() {
+		r.e.cfg.Meter.Converged(record.Trigger, now.Sub(record.Asked))
+		r.log.Info("converged: every target serves the bundle", "fingerprint", short(r.o.wants()), "trigger", record.Trigger, "took", now.Sub(record.Asked).Round(time.Millisecond))
+		r.tell(EventConverged, EventData{Trigger: record.Trigger})
+		record.Trigger, record.Asked = "", time.Time{}
+		return
+	}
+	if before != StateConverged {
+		r.log.Info("converged: nothing to do", "fingerprint", short(r.o.wants()))
+	}
+}

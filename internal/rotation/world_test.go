@@ -1,0 +1,391 @@
+package rotation
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// world is everything outside the engine, in memory and strict: it complains of what no
+// engine may do. Time is the test's synctest bubble.
+type world struct {
+	t      *testing.T
+	id     ID
+	policy *policy.Policy
+
+	// wanted is what the source has; nil for nothing.
+	wanted *Wanted
+	// The target: certificates by handle, and what each host is bound to.
+	certificates map[providers.Handle]*uploaded
+	bound        map[string]providers.Handle
+	boundAt      map[string]time.Time
+	before       map[string]certs.Fingerprint // what edges serve until the binding spread
+	propagation  time.Duration
+	quota        int
+	creates      map[certs.Fingerprint]int
+	next         int
+
+	// The journal, as bytes, and the events by id.
+	journal  []byte
+	revision Revision
+	events   map[string]Event
+	order    []EventKind
+
+	// fault is asked before and after every outside call.
+	fault func(call string, after bool) error
+	calls []string
+	asked []string // step failures as the meter heard them
+}
+
+type uploaded struct {
+	name        string
+	fingerprint certs.Fingerprint
+	notBefore   time.Time
+	notAfter    time.Time
+	foreign     bool
+}
+
+// killed is what a fault returns to end the process: it unwinds the engine as a panic.
+type killed struct{}
+
+func newWorld(t *testing.T, p *policy.Policy) *world {
+	w := &world{
+		t: t, id: ID{Policy: p.Name, Certificate: "shop.example.com"}, policy: p,
+		certificates: map[providers.Handle]*uploaded{}, bound: map[string]providers.Handle{}, boundAt: map[string]time.Time{},
+		before: map[string]certs.Fingerprint{}, creates: map[certs.Fingerprint]int{}, events: map[string]Event{}, quota: 100,
+	}
+	for _, target := range p.Targets {
+		for _, host := range target.Endpoints() {
+			w.bound[host] = ""
+		}
+	}
+	return w
+}
+
+// testPolicy has one target with two hosts, one of which is proven.
+func testPolicy() *policy.Policy {
+	return &policy.Policy{
+		Name:    "shop",
+		Targets: []policy.Target{{Name: "edge", WAF: &policy.WAF{Hosts: []string{"shop.example.com", "www.example.com"}}}},
+		When:    policy.When{On: []string{policy.OnFile, policy.OnNATS, policy.OnDrift}},
+		Verify:  policy.Verify{Endpoints: []string{"shop.example.com:443"}, Within: policy.Duration(10 * time.Minute), Chain: "verify"},
+		Retain:  policy.Retain{Superseded: new(0), For: new(policy.Duration(time.Hour))},
+		Drift:   policy.Drift{Every: policy.Duration(6 * time.Hour), Action: "repair"},
+	}
+}
+
+// bundle makes the n-th version of the certificate, valid for 90 days from now.
+func (w *world) bundle(n byte) *Wanted {
+	now := time.Now().Truncate(time.Second).UTC()
+	return &Wanted{Info: certs.Info{
+		Fingerprint: certs.Fingerprint{n, 0xaa}, Names: []string{"shop.example.com", "www.example.com"},
+		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(90 * 24 * time.Hour),
+	}}
+}
+
+// upload puts a certificate of somebody else there.
+func (w *world) upload(f certs.Fingerprint, notBefore, notAfter time.Time) providers.Handle {
+	w.next++
+	h := providers.Handle(fmt.Sprintf("cert-%d", w.next))
+	w.certificates[h] = &uploaded{name: fmt.Sprintf("by-hand-%d", w.next), fingerprint: f, notBefore: notBefore, notAfter: notAfter, foreign: true}
+	return h
+}
+
+func (w *world) bind(host string, h providers.Handle) {
+	if w.bound[host] == h {
+		return
+	}
+	if c := w.certificates[w.bound[host]]; c != nil {
+		w.before[host] = w.shown(host)
+	}
+	w.bound[host], w.boundAt[host] = h, time.Now()
+}
+
+// shown is what the edges serve for a host.
+func (w *world) shown(host string) certs.Fingerprint {
+	if time.Since(w.boundAt[host]) < w.propagation {
+		return w.before[host]
+	}
+	if c := w.certificates[w.bound[host]]; c != nil {
+		return c.fingerprint
+	}
+	return certs.Fingerprint{}
+}
+
+func (w *world) users(h providers.Handle) []string {
+	var hosts []string
+	for host, bound := range w.bound {
+		if bound == h {
+			hosts = append(hosts, host)
+		}
+	}
+	slices.Sort(hosts)
+	return hosts
+}
+
+// outside runs one call with the faults before and after it.
+func (w *world) outside(call string, effect func() error) error {
+	w.calls = append(w.calls, call)
+	if err := w.strike(call, false); err != nil {
+		return err
+	}
+	if err := effect(); err != nil {
+		return err
+	}
+	return w.strike(call, true)
+}
+
+func (w *world) strike(call string, after bool) error {
+	if w.fault == nil {
+		return nil
+	}
+	err := w.fault(call, after)
+	if _, dead := err.(processKilled); dead {
+		panic(killed{})
+	}
+	return err
+}
+
+type processKilled struct{}
+
+func (processKilled) Error() string { return "killed" }
+
+// target is the world as a providers.Target.
+type target struct{ *world }
+
+func (w target) Observe(_ context.Context, r providers.Request) (o providers.Observation, err error) {
+	err = w.outside("observe", func() error {
+		for _, name := range r.Endpoints {
+			h, known := w.bound[name]
+			o.Endpoints = append(o.Endpoints, providers.Endpoint{Name: name, ID: "id-" + name, Serves: h, Missing: !known})
+		}
+		for h, c := range w.certificates {
+			owned := providers.Owns(r.Owner, c.name)
+			if owned || slices.Contains(r.Known, h) || len(w.users(h)) > 0 {
+				o.Remotes = append(o.Remotes, w.remote(h, owned))
+			}
+		}
+		return nil
+	})
+	return o, err
+}
+
+func (w *world) remote(h providers.Handle, owned bool) providers.Remote {
+	c := w.certificates[h]
+	return providers.Remote{
+		Handle: h, Name: c.name, Fingerprint: c.fingerprint, NotBefore: c.notBefore, NotAfter: c.notAfter,
+		Owned: owned, InUse: w.users(h),
+	}
+}
+
+func (w target) Stage(_ context.Context, r providers.Request, b *certs.Bundle) (remote providers.Remote, err error) {
+	f := w.wanted.Info.Fingerprint
+	err = w.outside("stage", func() error {
+		name := providers.CertificateName(r.Owner, f)
+		for h, c := range w.certificates {
+			if c.name == name {
+				remote = w.remote(h, true)
+				return nil
+			}
+		}
+		if len(w.certificates) >= w.quota {
+			return &providers.Error{Kind: providers.KindQuota, Service: "waf", Op: "create certificate"}
+		}
+		w.next++
+		h := providers.Handle(fmt.Sprintf("cert-%d", w.next))
+		w.certificates[h] = &uploaded{name: name, fingerprint: f, notBefore: w.wanted.Info.NotBefore, notAfter: w.wanted.Info.NotAfter}
+		w.creates[f]++
+		remote = w.remote(h, true)
+		return nil
+	})
+	return remote, err
+}
+
+func (w target) Activate(_ context.Context, r providers.Request, h providers.Handle) error {
+	return w.outside("activate", func() error {
+		c := w.certificates[h]
+		if c == nil {
+			return &providers.Error{Kind: providers.KindNotFound, Service: "waf", Op: "apply"}
+		}
+		if !c.notAfter.After(time.Now()) {
+			w.t.Errorf("an expired certificate was bound: %s", h)
+		}
+		for _, host := range r.Endpoints {
+			w.bind(host, h)
+		}
+		return nil
+	})
+}
+
+func (w target) Retire(_ context.Context, r providers.Request, h providers.Handle) error {
+	return w.outside("retire", func() error {
+		c := w.certificates[h]
+		if c == nil {
+			return nil
+		}
+		if !providers.Owns(r.Owner, c.name) {
+			w.t.Errorf("a foreign certificate was to be deleted: %s", c.name)
+		}
+		if len(w.users(h)) > 0 {
+			w.t.Errorf("a bound certificate was to be deleted: %s", c.name)
+			return &providers.Error{Kind: providers.KindInUse, Service: "waf", Op: "delete"}
+		}
+		if c.fingerprint == w.wanted.Info.Fingerprint {
+			w.t.Errorf("the wanted certificate was to be deleted")
+		}
+		delete(w.certificates, h)
+		return nil
+	})
+}
+
+// The other outside parts.
+
+func (w *world) Refresh(context.Context) error { return nil }
+
+func (w *world) Wanted(certificate string) (Wanted, bool) {
+	if w.wanted == nil || certificate != w.id.Certificate {
+		return Wanted{}, false
+	}
+	return *w.wanted, true
+}
+
+func (w *world) Owner(endpoint string) (string, bool) {
+	if w.wanted == nil || !w.wanted.Info.Covers(endpoint) {
+		return "", false
+	}
+	return w.id.Certificate, true
+}
+
+func (w *world) Load(_ context.Context, _ string, f certs.Fingerprint) (*certs.Bundle, error) {
+	if w.wanted == nil || w.wanted.Info.Fingerprint != f || w.wanted.Problem != "" {
+		return nil, errors.New("the files changed")
+	}
+	return &certs.Bundle{}, nil
+}
+
+type worldJournal struct{ *world }
+
+func (w worldJournal) Load(context.Context, ID) (r Record, rev Revision, err error) {
+	err = w.outside("load", func() error {
+		rev = w.revision
+		if w.journal == nil {
+			return nil
+		}
+		return json.Unmarshal(w.journal, &r)
+	})
+	return r, rev, err
+}
+
+func (w worldJournal) Save(_ context.Context, _ ID, r Record, read Revision) (rev Revision, err error) {
+	err = w.outside("save", func() error {
+		if read != w.revision {
+			return fmt.Errorf("revision %d is not %d: %w", read, w.revision, ErrConflict)
+		}
+		body, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		w.revision++
+		w.journal, rev = body, w.revision
+		return nil
+	})
+	return rev, err
+}
+
+type worldEvents struct{ *world }
+
+func (w worldEvents) Publish(_ context.Context, e Event) error {
+	return w.outside("publish", func() error {
+		if _, again := w.events[e.ID]; !again {
+			w.order = append(w.order, e.Kind)
+		}
+		w.events[e.ID] = e
+		return nil
+	})
+}
+
+func (w *world) Probe(_ context.Context, r providers.ProbeRequest) (probes []providers.Probe) {
+	err := w.outside("probe", func() error {
+		for _, endpoint := range r.Endpoints {
+			host, _, _ := strings.Cut(endpoint, ":")
+			probes = append(probes, providers.Probe{Endpoint: endpoint, Address: "192.0.2.1:443", Fingerprint: w.shown(host)})
+		}
+		return nil
+	})
+	if err != nil {
+		return []providers.Probe{{Endpoint: r.Endpoints[0], Err: err.Error()}}
+	}
+	return probes
+}
+
+func (w *world) StepFailed(_, _, step, reason string)    { w.asked = append(w.asked, step+"/"+reason) }
+func (w *world) Rotated(_, _, _ string, _ time.Duration) {}
+func (w *world) Retired(_, _ string)                     {}
+func (w *world) Converged(_ string, took time.Duration)  {}
+func (w *world) record() (r Record)                      { _ = json.Unmarshal(w.journal, &r); return r }
+func (w *world) targetRecord() TargetRecord              { return w.record().Targets["edge"] }
+func (w *world) said(kind EventKind) bool                { return slices.Contains(w.order, kind) }
+func (w *world) count(call string) (n int) {
+	return len(slices.DeleteFunc(slices.Clone(w.calls), func(c string) bool { return c != call }))
+}
+func (w *world) serves(host string, n byte) bool { return w.shown(host) == certs.Fingerprint{n, 0xaa} }
+func (w *world) boundTo(host string, n byte) bool {
+	c := w.certificates[w.bound[host]]
+	return c != nil && c.fingerprint == certs.Fingerprint{n, 0xaa}
+}
+
+// engine is a fresh process.
+func (w *world) engine() *Engine {
+	assembly := &Assembly{Policy: w.policy, Source: w, Targets: map[string]providers.Target{"edge": target{w}}}
+	return New(Config{
+		Assembly: func(string) *Assembly { return assembly },
+		Journal:  worldJournal{w}, Events: worldEvents{w}, Prober: w, Meter: w,
+		Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+}
+
+// look makes one look; a kill ends it and reports true.
+func (w *world) look(t Trigger) (err error, dead bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			if _, ok := r.(killed); !ok {
+				panic(r)
+			}
+			dead = true
+		}
+	}()
+	return w.engine().Process(w.t.Context(), w.id, Request{Trigger: t, Asked: time.Now()}), false
+}
+
+// drive plays the queue and the alarm: it looks for the trigger, again soon after an
+// error or a kill, and at every time that the record asks for, until the given span of
+// fake time has passed. It returns how many looks it took.
+func (w *world) drive(t Trigger, span time.Duration) int {
+	end := time.Now().Add(span)
+	for looks := 1; ; looks++ {
+		if looks > 2000 {
+			w.t.Fatalf("2000 looks in %s: the assignment never comes to rest; record %s", span, w.journal)
+		}
+		if err, dead := w.look(t); err != nil || dead {
+			time.Sleep(time.Second) // the queue delivers the same message again
+			continue
+		}
+		t = TriggerDeadline
+		at := w.record().WakeAt
+		if at.IsZero() || at.After(end) {
+			time.Sleep(time.Until(end))
+			return looks
+		}
+		time.Sleep(time.Until(at))
+	}
+}

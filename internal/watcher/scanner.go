@@ -1,0 +1,426 @@
+package watcher
+
+import (
+	"errors"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/rotatord/rotatord/internal/certs"
+)
+
+// scanner knows the directory tree and the facts of its files. One goroutine
+// owns it; only the reading of files is spread over several.
+type scanner struct {
+	config   Config
+	logger   *slog.Logger
+	notifier notifier // nil while polling
+	polling  bool
+
+	now      time.Time // of this look
+	up       bool
+	down     error
+	lastScan time.Time
+
+	directories map[string]*directory
+	aliases     map[string][]string // real directory -> paths, where they differ
+	unlistable  map[string]certs.Problem
+	// reached leads from every entry on the way of a link, outside its own
+	// directory, to the links whose meaning depends on it.
+	reached map[string]map[string]struct{}
+	// directoryLinks are the links to directories and their ways.
+	directoryLinks map[string]*file
+	// holds counts who needs the watch of a real directory besides the tree.
+	holds       map[string]int
+	rootEntries []string
+
+	everything   bool     // this look goes through all directories
+	restructured bool     // directories or links to them came or went
+	unread       []string // files to be read in this look
+	newlyWatched []*directory
+	dropped      map[inode]bool // directories of which a name went in this look
+
+	reader *certs.Reader
+	set    *certs.Set
+	// quarantined are the files with problems.
+	quarantined map[string]*certs.FileFacts
+	judge       judge
+
+	events, coalesced uint64
+	rescans           map[RescanReason]uint64
+	errors            map[certs.Reason]uint64
+}
+
+func newScanner(config Config, logger *slog.Logger) *scanner {
+	empty := emptySnapshot()
+	return &scanner{
+		config:         config,
+		logger:         logger,
+		directories:    make(map[string]*directory),
+		aliases:        make(map[string][]string),
+		unlistable:     make(map[string]certs.Problem),
+		reached:        make(map[string]map[string]struct{}),
+		holds:          make(map[string]int),
+		dropped:        make(map[inode]bool),
+		directoryLinks: make(map[string]*file),
+		reader:         certs.NewReader(config.KeyPassword),
+		set:            certs.NewSet(),
+		quarantined:    make(map[string]*certs.FileFacts),
+		judge:          newJudge(),
+		rescans:        empty.Rescans,
+		errors:         empty.Errors,
+	}
+}
+
+func (s *scanner) close() {
+	if s.notifier != nil {
+		s.notifier.Close()
+		s.notifier = nil
+	}
+}
+
+// rescan looks at everything, for the given reasons; for none it does nothing.
+func (s *scanner) rescan(reasons ...RescanReason) {
+	if len(reasons) == 0 {
+		return
+	}
+	for _, reason := range reasons {
+		s.rescans[reason]++
+	}
+	s.now = time.Now()
+	s.findLostWatches()
+	s.everything = true
+	s.lookAtRoot()
+	s.everything = false
+	s.finish()
+	if s.up {
+		s.lastScan = s.now
+	}
+}
+
+// apply looks where a batch of hints says that something happened.
+func (s *scanner) apply(b batch) {
+	s.events += b.events
+	s.coalesced += b.coalesced
+	for path, gone := range b.paths {
+		if gone {
+			s.watchLost(path)
+		}
+	}
+	if b.lost {
+		s.rescan(Overflow)
+		return
+	}
+	s.now = time.Now()
+	root := !s.up
+	for path := range b.paths {
+		root = root || slices.Contains(s.rootEntries, path)
+	}
+	if root {
+		s.lookAtRoot()
+	}
+	if s.up {
+		s.lookAtPaths(b.paths)
+	}
+	s.finish()
+}
+
+// lookAtPaths turns the paths of events, which are real, into names in watched
+// directories.
+func (s *scanner) lookAtPaths(paths map[string]bool) {
+	looks := make(map[string]struct{}, len(paths))
+	for path := range paths {
+		parent, name := filepath.Dir(path), filepath.Base(path)
+		if d := s.directories[parent]; d != nil && d.real == parent {
+			looks[join(parent, name)] = struct{}{}
+		}
+		for _, alias := range s.aliases[parent] {
+			looks[join(alias, name)] = struct{}{}
+		}
+		maps.Copy(looks, s.reached[path])
+		if s.holds[path] > 0 { // a directory that links lead into came or went
+			s.watch(path)
+			s.linksInto(path, looks)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(looks)) {
+		// A look before may have dropped the directory.
+		if d := s.directories[filepath.Dir(path)]; d != nil {
+			s.lookAtName(d, filepath.Base(path))
+		}
+	}
+}
+
+func (s *scanner) linksInto(directory string, looks map[string]struct{}) {
+	for entry, links := range s.reached {
+		if strings.HasPrefix(entry, directory+"/") {
+			maps.Copy(looks, links)
+		}
+	}
+}
+
+// lookAtRoot finds the root again, which may be new, replaced or gone.
+func (s *scanner) lookAtRoot() {
+	held := s.rootEntries
+	realPath, entries, err := resolve("/", s.config.Root)
+	s.rootEntries = entries
+	for _, entry := range entries {
+		s.hold(filepath.Dir(entry))
+	}
+	for _, entry := range held {
+		s.letGo(filepath.Dir(entry))
+	}
+	if err == nil {
+		// Again, now that the way is watched.
+		realPath, _, err = resolve("/", s.config.Root)
+	}
+	if err == nil {
+		err = readable(realPath)
+	}
+	if err != nil {
+		// What was known of it stays. Its own watches die with it.
+		if d := s.directories[s.config.Root]; d != nil {
+			d.watched = false
+		}
+		s.up, s.down = false, certs.FileProblem(s.config.Root, err)
+		return
+	}
+	if !s.up { // whatever happened meanwhile
+		defer func(before bool) { s.everything = before }(s.everything)
+		s.everything = true
+	}
+	s.up, s.down = true, nil
+	s.list(s.directoryAt(s.config.Root, realPath, false))
+}
+
+// readable reports why the directory cannot be listed.
+func readable(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	return unix.Close(fd)
+}
+
+// finish reads what must be read and enters it.
+func (s *scanner) finish() {
+	if s.restructured {
+		s.followDirectoryLinks()
+	}
+	s.rewatchMoved()
+	paths := s.unread
+	s.unread = nil
+	for i, facts := range s.read(paths) {
+		s.enter(paths[i], facts)
+	}
+}
+
+// read reads files in parallel; the result is in the order of paths.
+func (s *scanner) read(paths []string) []*certs.FileFacts {
+	all := make([]*certs.FileFacts, len(paths))
+	const share = 16 // files a task: a task for each file costs as much as reading it
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for from := 0; from < len(paths); from += share {
+		group.Go(func() error {
+			for i := from; i < min(from+share, len(paths)); i++ {
+				all[i] = s.reader.Read(paths[i])
+			}
+			return nil
+		})
+	}
+	group.Wait() // no task fails: a file's problem is among its facts
+	return all
+}
+
+// enter takes the facts of a file that was read.
+func (s *scanner) enter(path string, facts *certs.FileFacts) {
+	name := filepath.Base(path)
+	if len(facts.Problems) > 0 {
+		switch facts.Problems[0].Reason {
+		case certs.Unreadable, certs.TooLarge, certs.SymlinkLoop:
+			s.lookAgain(path)
+			if !promisesPEM(name) || statusAt(unix.AT_FDCWD, path).kind == missing {
+				s.forget(path)
+				return
+			}
+		}
+		if !promisesPEM(name) && onlyNotPEM(facts.Problems) {
+			s.forget(path)
+			return
+		}
+		s.quarantine(facts)
+		return
+	}
+	if facts.Empty() {
+		s.forget(path)
+		return
+	}
+	delete(s.quarantined, path)
+	s.set.Put(facts)
+}
+
+func onlyNotPEM(problems []certs.Problem) bool {
+	return !slices.ContainsFunc(problems, func(p certs.Problem) bool { return p.Reason != certs.NotPEM })
+}
+
+// lookAgain lets the next look read the file whether it changed or not: what
+// failed for reasons outside the file may work then.
+func (s *scanner) lookAgain(path string) {
+	d := s.directories[filepath.Dir(path)]
+	if d == nil {
+		return
+	}
+	i, known := slices.BinarySearchFunc(d.files, path, func(f file, path string) int { return strings.Compare(f.path, path) })
+	if known {
+		d.files[i].racy = true
+	}
+}
+
+func (s *scanner) quarantine(facts *certs.FileFacts) {
+	if known := s.quarantined[facts.Path]; known == nil || !slices.Equal(known.Problems, facts.Problems) {
+		for _, problem := range facts.Problems {
+			s.errors[problem.Reason]++
+		}
+	}
+	s.quarantined[facts.Path] = facts
+	s.set.Put(facts)
+}
+
+func (s *scanner) forget(path string) {
+	delete(s.quarantined, path)
+	s.set.Remove(path)
+}
+
+// snapshot says what is known now. While the root is down, the certificates are
+// those from before.
+func (s *scanner) snapshot(before *Snapshot) (*Snapshot, Change) {
+	after := &Snapshot{
+		Ready: true, Up: s.up, Err: s.down, LastScan: s.lastScan,
+		Directories: len(s.directories),
+		Events:      s.events, Coalesced: s.coalesced,
+		Rescans: maps.Clone(s.rescans), Errors: maps.Clone(s.errors), Polling: s.polling,
+		Problems: before.Problems, certificates: before.certificates, Files: before.Files,
+	}
+	if !s.up {
+		return after, Change{}
+	}
+	after.Files = 0
+	for _, d := range s.directories {
+		after.Files += len(d.files)
+	}
+	var change Change
+	after.certificates, change.Certificates = s.judge.certificates(s, before.certificates)
+	after.Problems = s.problems(after.certificates)
+	return after, change
+}
+
+// problems gathers everything that is quarantined.
+func (s *scanner) problems(certificates map[string]*Certificate) []certs.Problem {
+	all := s.set.Problems()
+	for _, facts := range s.quarantined {
+		all = append(all, facts.Problems...)
+	}
+	for _, problem := range s.unlistable {
+		all = append(all, problem)
+	}
+	for name := range s.judge.marked {
+		if problem := certificates[name].Problem; problem.Reason == certs.NoCertificate {
+			all = append(all, *problem) // only memory tells of these
+		}
+	}
+	certs.SortProblems(all)
+	return all
+}
+
+// watch asks for events of a real directory and reports whether they will come.
+func (s *scanner) watch(realPath string) bool {
+	if s.notifier == nil {
+		return false
+	}
+	err := s.notifier.Add(realPath)
+	if err == nil {
+		return true
+	}
+	for _, exhausted := range []error{unix.ENOSPC, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
+		if errors.Is(err, exhausted) {
+			s.startPolling(err)
+			return false
+		}
+	}
+	return false // gone or forbidden: listing it will tell
+}
+
+// startPolling gives all watches back: other programs of the host need them
+// too, and half of a tree with events is no better than none.
+func (s *scanner) startPolling(err error) {
+	s.close()
+	s.polling = true
+	s.logger.Warn("no watches left, polling instead; raise fs.inotify.max_user_watches and max_user_instances",
+		"interval", min(s.config.PollInterval, s.config.Interval), "err", err)
+}
+
+// unwatch gives a watch back unless somebody else needs it.
+func (s *scanner) unwatch(realPath string) {
+	if s.notifier == nil || s.holds[realPath] > 0 {
+		return
+	}
+	if d := s.directories[realPath]; d != nil && d.real == realPath || len(s.aliases[realPath]) > 0 {
+		return
+	}
+	s.notifier.Remove(realPath) // it may have died with its directory
+}
+
+// hold keeps a directory watched for a link or for the root.
+func (s *scanner) hold(realPath string) {
+	if s.holds[realPath]++; s.holds[realPath] == 1 {
+		s.watch(realPath)
+	}
+}
+
+func (s *scanner) letGo(realPath string) {
+	if s.holds[realPath]--; s.holds[realPath] == 0 {
+		delete(s.holds, realPath)
+		s.unwatch(realPath)
+	}
+}
+
+// watchLost notes that the kernel dropped the watch of a directory.
+func (s *scanner) watchLost(realPath string) {
+	if d := s.directories[realPath]; d != nil && d.real == realPath {
+		d.watched = false
+	}
+	for _, path := range s.aliases[realPath] {
+		s.directories[path].watched = false
+	}
+}
+
+// findLostWatches compares with what the event source really watches: an
+// overflow may have eaten the news that a watch is gone.
+func (s *scanner) findLostWatches() {
+	if s.notifier == nil {
+		return
+	}
+	list := s.notifier.WatchList()
+	alive := make(map[string]struct{}, len(list))
+	for _, path := range list {
+		alive[path] = struct{}{}
+	}
+	for _, d := range s.directories {
+		if _, ok := alive[d.real]; !ok {
+			d.watched = false
+		}
+	}
+	for path := range s.holds {
+		if _, ok := alive[path]; !ok {
+			s.watch(path)
+		}
+	}
+}

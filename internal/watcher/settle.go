@@ -1,0 +1,145 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+	"golang.org/x/sys/unix"
+)
+
+// notifier is the operating system's side of events. It is an interface only so
+// that tests can make it fail and overflow.
+type notifier interface {
+	Add(directory string) error
+	Remove(directory string) error
+	WatchList() []string
+	Close() error
+	events() <-chan fsnotify.Event
+	errors() <-chan error
+}
+
+type fsNotifier struct{ *fsnotify.Watcher }
+
+func newFSNotifier() (notifier, error) {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, err
+	}
+	return fsNotifier{watcher}, nil
+}
+
+func (n fsNotifier) events() <-chan fsnotify.Event { return n.Events }
+func (n fsNotifier) errors() <-chan error          { return n.Errors }
+
+// hint says that something happened to a path, or that hints were lost.
+type hint struct {
+	path string
+	// gone: the path was removed or renamed. If it was a watched directory, the
+	// kernel has dropped the watch.
+	gone bool
+	lost bool
+}
+
+// maxPaths bounds a batch: beyond it a rescan is cheaper than the list.
+const maxPaths = 1 << 16
+
+// batch is what happened since the last look.
+type batch struct {
+	paths             map[string]bool // path -> gone
+	lost              bool
+	events, coalesced uint64
+}
+
+func (b *batch) add(h hint) {
+	b.events++
+	if h.lost {
+		b.lost = true
+		return
+	}
+	if b.paths == nil {
+		b.paths = make(map[string]bool)
+	}
+	gone, known := b.paths[h.path]
+	switch {
+	case known:
+		b.coalesced++
+	case len(b.paths) >= maxPaths:
+		b.lost = true
+		b.coalesced++
+		return
+	}
+	b.paths[h.path] = gone || h.gone
+}
+
+// settle collects hints until none came for quiet, or the first is maxQuiet old,
+// and then offers them as one batch. While nobody takes it, further hints join
+// and it settles anew. It has no state but its own and ends with ctx.
+func settle(ctx context.Context, in <-chan hint, out chan<- batch, quiet, maxQuiet time.Duration) {
+	var (
+		pending batch
+		first   time.Time
+		offer   chan<- batch // nil until settled
+	)
+	timer := time.NewTimer(maxQuiet)
+	timer.Stop()
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case h := <-in:
+			now := time.Now()
+			if pending.events == 0 {
+				first = now
+			}
+			pending.add(h)
+			offer = nil
+			timer.Reset(max(0, min(quiet, first.Add(maxQuiet).Sub(now))))
+		case <-timer.C:
+			offer = out
+		case offer <- pending:
+			pending, offer = batch{}, nil
+		}
+	}
+}
+
+// pump empties the kernel's queue into hints, as fast as settle takes them: that
+// is always, also while a scan runs.
+func pump(ctx context.Context, source notifier, out chan<- hint, logger *slog.Logger) {
+	for {
+		var h hint
+		select {
+		case <-ctx.Done():
+			return
+		case event, ok := <-source.events():
+			if !ok { // closed: we poll now
+				return
+			}
+			if event.Name == "" { // fsnotify: the kernel confirms a removed watch
+				continue
+			}
+			h = hint{path: event.Name, gone: event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)}
+		case err, ok := <-source.errors():
+			if !ok {
+				return
+			}
+			if errors.Is(err, unix.EINVAL) {
+				// A directory was moved and then deleted: fsnotify gives back a
+				// watch that the kernel has dropped already. Nothing is lost.
+				continue
+			}
+			if !errors.Is(err, fsnotify.ErrEventOverflow) {
+				logger.Warn("event source failed", "err", err)
+			}
+			h = hint{lost: true} // any error may have cost events
+		}
+		select {
+		case out <- h:
+		case <-ctx.Done():
+			return
+		}
+	}
+}

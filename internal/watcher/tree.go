@@ -1,0 +1,415 @@
+package watcher
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/rotatord/rotatord/internal/certs"
+)
+
+// directory is one watched directory.
+type directory struct {
+	path string // below Root as configured; what messages and pairs show
+	real string // without links; what events show
+	inode
+	linked   bool // reached through a link: its subdirectories do not count
+	watched  bool
+	files    []file   // sorted by path
+	children []string // paths of subdirectories, sorted
+	links    []string // paths of links to directories, sorted
+	problem  *certs.Problem
+}
+
+// file is one candidate in a directory, PEM or not.
+type file struct {
+	path string
+	id   identity
+	racy bool
+	kind kind
+	via  *via // nil if it is no link
+}
+
+// via remembers how a linked file is reached.
+type via struct {
+	own     identity // of the link
+	entries []string // see resolve; the link itself is not among them
+}
+
+func (f *file) name() string { return f.path[strings.LastIndexByte(f.path, '/')+1:] }
+
+// list looks at everything in a directory and, below it, at all that is new. It
+// watches before it reads, so that no change falls between.
+func (s *scanner) list(d *directory) {
+	handle, err := os.OpenFile(d.real, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		s.listFailed(d, err)
+		return
+	}
+	defer handle.Close()
+	var raw unix.Stat_t
+	fd := int(handle.Fd())
+	if err := retry(func() error { return unix.Fstat(fd, &raw) }); err != nil {
+		s.listFailed(d, err)
+		return
+	}
+	if now := (inode{uint64(raw.Dev), raw.Ino}); now != d.inode || !d.watched { //nolint:unconvert // 32 bits on other systems
+		if d.watched && s.notifier != nil {
+			s.notifier.Remove(d.real) // the watch of what had this name before
+			s.dropped[d.inode] = true
+		}
+		d.inode = now
+		d.watched = s.watch(d.real)
+		s.newlyWatched = append(s.newlyWatched, d)
+		// Without a watch, changes below may have gone unseen too.
+		defer func(before bool) { s.everything = before }(s.everything)
+		s.everything = true
+	}
+	names, err := handle.Readdirnames(-1)
+	if err != nil {
+		s.listFailed(d, err)
+		return
+	}
+	if d.problem != nil {
+		d.problem = nil
+		delete(s.unlistable, d.path)
+	}
+	slices.Sort(names)
+	s.merge(d, fd, names)
+}
+
+// rewatchMoved watches directories again that were found under a new name before
+// they were dropped under the old: the kernel has one watch for both, and it
+// went with the old name.
+func (s *scanner) rewatchMoved() {
+	for _, d := range s.newlyWatched {
+		if s.dropped[d.inode] && s.directories[d.path] == d {
+			d.watched = false
+			s.list(d)
+		}
+	}
+	s.newlyWatched = nil
+	clear(s.dropped)
+}
+
+// listFailed keeps what is known of a directory that cannot be read now. One
+// that is gone is noticed by its parent.
+func (s *scanner) listFailed(d *directory, err error) {
+	d.watched = d.watched && !errors.Is(err, unix.ENOENT)
+	if errors.Is(err, unix.ENOENT) {
+		return
+	}
+	d.problem = certs.FileProblem(d.path, err)
+	s.unlistable[d.path] = *d.problem
+	s.errors[d.problem.Reason]++
+}
+
+// merge compares the names in a directory with what is known of it.
+func (s *scanner) merge(d *directory, fd int, names []string) {
+	old := d.files
+	files := make([]file, 0, len(names))
+	var children, links []string
+	for _, name := range names {
+		if strings.HasPrefix(name, ".") {
+			continue
+		}
+		st := statusAt(fd, name)
+		switch {
+		case st.kind == missing:
+		case st.kind == folder && !st.link:
+			if s.config.Recursive && !d.linked {
+				children = append(children, join(d.path, name))
+			}
+		case st.kind == folder:
+			if s.config.Recursive && !d.linked {
+				links = append(links, join(d.path, name))
+			}
+		case ignored(name):
+		default:
+			for len(old) > 0 && old[0].name() < name {
+				s.dropFile(&old[0])
+				old = old[1:]
+			}
+			var known *file
+			if len(old) > 0 && old[0].name() == name {
+				known, old = &old[0], old[1:]
+			}
+			files = append(files, s.lookAt(d, name, st, known))
+		}
+	}
+	for i := range old {
+		s.dropFile(&old[i])
+	}
+	d.files = slices.Clip(files)
+	s.replaceChildren(d, children)
+	if !slices.Equal(d.links, links) {
+		d.links = links
+		s.restructured = true
+	}
+}
+
+// replaceChildren drops the subdirectories that went and lists all others.
+func (s *scanner) replaceChildren(d *directory, children []string) {
+	for _, path := range d.children {
+		if _, stays := slices.BinarySearch(children, path); !stays {
+			s.dropDirectory(path)
+		}
+	}
+	d.children = children
+	for _, path := range children {
+		if s.everything || s.directories[path] == nil {
+			s.list(s.directoryAt(path, join(d.real, filepath.Base(path)), false))
+		}
+	}
+}
+
+func (s *scanner) directoryAt(path, realPath string, linked bool) *directory {
+	d := s.directories[path]
+	if d != nil && (d.linked != linked || d.real != realPath) {
+		s.dropDirectory(path)
+		d = nil
+	}
+	if d == nil {
+		if path == realPath {
+			realPath = path // one string
+		} else {
+			s.aliases[realPath] = append(s.aliases[realPath], path)
+		}
+		d = &directory{path: path, real: realPath, linked: linked}
+		s.directories[path] = d
+		s.restructured = true
+	}
+	return d
+}
+
+// dropDirectory forgets a directory and all below it.
+func (s *scanner) dropDirectory(path string) {
+	d := s.directories[path]
+	if d == nil {
+		return
+	}
+	for _, child := range d.children {
+		s.dropDirectory(child)
+	}
+	for i := range d.files {
+		s.dropFile(&d.files[i])
+	}
+	delete(s.directories, path)
+	delete(s.unlistable, path)
+	s.dropped[d.inode] = true
+	if d.real != d.path {
+		s.aliases[d.real] = slices.DeleteFunc(s.aliases[d.real], func(p string) bool { return p == path })
+		if len(s.aliases[d.real]) == 0 {
+			delete(s.aliases, d.real)
+		}
+	}
+	s.unwatch(d.real)
+	s.restructured = true
+}
+
+// lookAt decides whether a file must be read. known is what is known of that
+// path; nil for nothing.
+func (s *scanner) lookAt(d *directory, name string, st status, known *file) file {
+	var f file
+	if known != nil {
+		f = *known
+	} else {
+		f.path = join(d.path, name)
+		s.forgetDirectoryLink(f.path) // the same path was one until now
+	}
+	if st.link && (f.via == nil || f.via.own != st.own || st.kind == broken || f.kind == broken || f.id.inode != st.inode) {
+		s.forgetVia(&f)
+		s.followLink(d, &f, st)
+		// Again, now that the way is watched.
+		st = statusAt(unix.AT_FDCWD, join(d.real, name))
+	} else if !st.link {
+		s.forgetVia(&f)
+	}
+	unchanged := known != nil && f.id == st.identity && f.kind == st.kind && f.kind != broken
+	wasRacy := f.racy
+	f.id, f.kind, f.racy = st.identity, st.kind, st.kind == regular && st.racy(s.now)
+	if unchanged && !wasRacy {
+		return f
+	}
+	switch problem := st.problemOf(f.path); {
+	case st.kind == missing: // went just now; its event is on the way
+		s.forget(f.path)
+	case problem == nil:
+		s.unread = append(s.unread, f.path)
+	case promisesPEM(name):
+		s.quarantine(&certs.FileFacts{Path: f.path, Problems: []certs.Problem{*problem}})
+	default:
+		s.forget(f.path)
+	}
+	return f
+}
+
+func (s *scanner) followLink(d *directory, f *file, st status) {
+	f.via = &via{own: st.own}
+	target, err := readLink(join(d.real, f.name()))
+	if err != nil {
+		return
+	}
+	_, f.via.entries, _ = resolve(d.real, target) // a broken way is watched as far as it goes
+	for _, entry := range f.via.entries {
+		if s.reached[entry] == nil {
+			s.reached[entry] = make(map[string]struct{}, 1)
+			s.hold(filepath.Dir(entry))
+		}
+		s.reached[entry][f.path] = struct{}{}
+	}
+}
+
+func (s *scanner) forgetVia(f *file) {
+	if f.via == nil {
+		return
+	}
+	for _, entry := range f.via.entries {
+		delete(s.reached[entry], f.path)
+		if len(s.reached[entry]) == 0 {
+			delete(s.reached, entry)
+			s.letGo(filepath.Dir(entry))
+		}
+	}
+	f.via = nil
+}
+
+func (s *scanner) dropFile(f *file) {
+	s.forgetVia(f)
+	s.forget(f.path)
+}
+
+// lookAtName looks at one name in a listed directory, after an event.
+func (s *scanner) lookAtName(d *directory, name string) {
+	if strings.HasPrefix(name, ".") {
+		return
+	}
+	path := join(d.path, name)
+	st := statusAt(unix.AT_FDCWD, join(d.real, name))
+	isChild := st.kind == folder && !st.link && s.config.Recursive && !d.linked
+	isLink := st.kind == folder && st.link && s.config.Recursive && !d.linked
+	if i, known := slices.BinarySearch(d.children, path); known != isChild {
+		if known {
+			d.children = slices.Delete(d.children, i, i+1)
+			s.dropDirectory(path)
+		} else {
+			d.children = slices.Insert(d.children, i, path)
+		}
+	}
+	if i, known := slices.BinarySearch(d.links, path); known != isLink {
+		if known {
+			d.links = slices.Delete(d.links, i, i+1)
+		} else {
+			d.links = slices.Insert(d.links, i, path)
+		}
+		s.restructured = true
+	} else if isLink {
+		s.restructured = true // it may lead elsewhere
+	}
+	if isChild {
+		s.list(s.directoryAt(path, join(d.real, name), false))
+	}
+	i, known := slices.BinarySearchFunc(d.files, path, func(f file, path string) int { return cmp.Compare(f.path, path) })
+	if st.kind == missing || st.kind == folder || ignored(name) {
+		if known {
+			s.dropFile(&d.files[i])
+			d.files = slices.Delete(d.files, i, i+1)
+		}
+		return
+	}
+	if known {
+		d.files[i] = s.lookAt(d, name, st, &d.files[i])
+	} else {
+		d.files = slices.Insert(d.files, i, s.lookAt(d, name, st, nil))
+	}
+}
+
+// followDirectoryLinks lists what links to directories lead to, in path order
+// and each directory once: one that is in the tree anyway is not taken twice.
+func (s *scanner) followDirectoryLinks() {
+	wanted := s.directoryLinkTargets()
+	s.restructured = false
+	taken := make(map[inode]bool)
+	var linked []string
+	for path, d := range s.directories {
+		if d.linked {
+			linked = append(linked, path)
+		} else if len(wanted) > 0 {
+			taken[d.inode] = true
+		}
+	}
+	paths := slices.Sorted(maps.Keys(wanted))
+	paths = slices.DeleteFunc(paths, func(path string) bool {
+		st := statusAt(unix.AT_FDCWD, wanted[path])
+		again := st.kind != folder || taken[st.inode]
+		taken[st.inode] = true
+		return again
+	})
+	for _, path := range linked {
+		if _, stays := slices.BinarySearch(paths, path); !stays {
+			s.dropDirectory(path)
+		}
+	}
+	for _, path := range paths {
+		s.list(s.directoryAt(path, wanted[path], true))
+	}
+	s.restructured = false
+}
+
+// directoryLinkTargets returns where each link to a directory leads, without
+// links, and watches the ways.
+func (s *scanner) directoryLinkTargets() map[string]string {
+	parents := make(map[string]*directory)
+	for _, d := range s.directories {
+		if !d.linked {
+			for _, path := range d.links {
+				parents[path] = d
+			}
+		}
+	}
+	for path := range s.directoryLinks {
+		if parents[path] == nil {
+			s.forgetDirectoryLink(path)
+		}
+	}
+	targets := make(map[string]string, len(parents))
+	for path, parent := range parents {
+		way := s.directoryLinks[path]
+		if way == nil {
+			way = &file{path: path}
+			s.directoryLinks[path] = way
+		}
+		s.forgetVia(way)
+		s.followLink(parent, way, status{})
+		// Now that the way is watched: it may lead to no directory any more.
+		if statusAt(unix.AT_FDCWD, join(parent.real, way.name())).kind != folder {
+			s.lookAtName(parent, way.name())
+			continue
+		}
+		if n := len(way.via.entries); n > 0 {
+			targets[path] = way.via.entries[n-1]
+		}
+	}
+	return targets
+}
+
+func (s *scanner) forgetDirectoryLink(path string) {
+	if way := s.directoryLinks[path]; way != nil {
+		s.forgetVia(way)
+		delete(s.directoryLinks, path)
+	}
+}
+
+func join(directory, name string) string {
+	if directory == "/" {
+		return "/" + name
+	}
+	return directory + "/" + name
+}

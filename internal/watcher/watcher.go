@@ -1,0 +1,303 @@
+// Package watcher follows directories of PEM files and publishes, as immutable
+// snapshots, which certificates are complete there.
+//
+// It may import internal/certs, fsnotify, golang.org/x/sync and
+// golang.org/x/sys. It knows nothing of policies.
+//
+// Invariants: events are hints and rescans are the truth, so losing every event
+// costs time and nothing else; a certificate is in a snapshot only with a key
+// that belongs to its leaf; while its files are broken or half replaced, the last
+// good version stays, marked; when the whole directory is away, everything
+// stays. One goroutine (Run's) owns all state but the published snapshot.
+package watcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/rotatord/rotatord/internal/certs"
+)
+
+// Config says what to watch.
+type Config struct {
+	// Name labels log lines: the directory source. Default: Root.
+	Name string
+	// Root is the directory; it may be missing and appear later.
+	Root string
+	// Recursive takes subdirectories too. A link to a directory is followed
+	// one level: its files count, its subdirectories do not.
+	Recursive bool
+	// Interval of the safety rescan. Default 5 minutes.
+	Interval time.Duration
+	// PollInterval replaces Interval while the system has no watches left.
+	// Default 30 seconds.
+	PollInterval time.Duration
+	// Quiet is how long no event must come before a look; MaxQuiet bounds the
+	// wait while they keep coming. Defaults 20 and 250 milliseconds.
+	Quiet, MaxQuiet time.Duration
+	// KeyPassword opens encrypted keys; empty means that there is none.
+	KeyPassword []byte
+	// Logger may be nil.
+	Logger *slog.Logger
+	// OnChange is called from Run's goroutine after a snapshot was swapped in
+	// that differs in its certificates, its problems or Up, and after the
+	// first scan. It may be nil. While it runs, nothing is looked at.
+	OnChange func(Change)
+}
+
+// Change says what a new snapshot changed.
+type Change struct {
+	// Certificates are the names that appeared, changed version or chain,
+	// vanished, or whose problem changed; sorted. It may be empty.
+	Certificates []string
+}
+
+// Watcher follows one directory. Its methods are safe for concurrent use.
+type Watcher struct {
+	config   Config
+	logger   *slog.Logger
+	snapshot atomic.Pointer[Snapshot]
+	ready    chan struct{}
+	started  atomic.Bool
+
+	mu        sync.Mutex
+	requested map[RescanReason]bool
+	waiting   []chan struct{} // for the look that answers the requests
+	wake      chan struct{}   // capacity 1
+
+	// newNotifier makes the event source; replaced in tests to run out of
+	// watches and to overflow.
+	newNotifier func() (notifier, error)
+	// looked, if not nil, is called after every look, also one without change;
+	// for tests, which must not sleep.
+	looked func()
+}
+
+// New checks the configuration. Nothing is read before Run.
+func New(config Config) (*Watcher, error) {
+	if config.Root == "" {
+		return nil, errors.New("watcher: no directory")
+	}
+	root, err := filepath.Abs(config.Root)
+	if err != nil {
+		return nil, fmt.Errorf("watcher: %w", err)
+	}
+	config.Root = root
+	if config.Name == "" {
+		config.Name = root
+	}
+	for _, setting := range []struct {
+		name  string
+		value *time.Duration
+		unset time.Duration
+	}{
+		{"interval", &config.Interval, 5 * time.Minute},
+		{"poll interval", &config.PollInterval, 30 * time.Second},
+		{"quiet", &config.Quiet, 20 * time.Millisecond},
+		{"max quiet", &config.MaxQuiet, 250 * time.Millisecond},
+	} {
+		if *setting.value < 0 {
+			return nil, fmt.Errorf("watcher %s: %s %v is negative", config.Name, setting.name, *setting.value)
+		}
+		if *setting.value == 0 {
+			*setting.value = setting.unset
+		}
+	}
+	logger := config.Logger
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	w := &Watcher{
+		config:      config,
+		logger:      logger.With("source", config.Name),
+		ready:       make(chan struct{}),
+		requested:   make(map[RescanReason]bool),
+		wake:        make(chan struct{}, 1),
+		newNotifier: newFSNotifier,
+	}
+	w.snapshot.Store(emptySnapshot())
+	return w, nil
+}
+
+// Snapshot returns what is known now. It is never nil and never changes.
+func (w *Watcher) Snapshot() *Snapshot { return w.snapshot.Load() }
+
+// Ready is closed after the first complete scan, also if the directory is
+// missing.
+func (w *Watcher) Ready() <-chan struct{} { return w.ready }
+
+// Rescan asks for a look at everything and returns at once; several requests
+// may be answered by one look.
+func (w *Watcher) Rescan(reason RescanReason) {
+	w.mu.Lock()
+	w.requested[reason] = true
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default: // a wake-up is on its way
+	}
+}
+
+// Refresh returns when a look at everything that began after the call has ended and its
+// snapshot is in place, or with the context's error.
+func (w *Watcher) Refresh(ctx context.Context) error {
+	looked := make(chan struct{})
+	w.mu.Lock()
+	w.waiting = append(w.waiting, looked)
+	w.mu.Unlock()
+	w.Rescan(Manual)
+	select {
+	case <-looked:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for a look at %s: %w", w.config.Root, ctx.Err())
+	}
+}
+
+func (w *Watcher) takeRequests() (reasons []RescanReason, waiting []chan struct{}) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	waiting, w.waiting = w.waiting, nil
+	for _, reason := range RescanReasons() {
+		if w.requested[reason] {
+			reasons = append(reasons, reason)
+		}
+	}
+	clear(w.requested)
+	return reasons, waiting
+}
+
+// Load reads the bundle of a certificate from disk. It fails if the version in
+// force is not the one asked for (the zero Fingerprint asks for any), or if the
+// files have changed or broken since.
+func (w *Watcher) Load(name string, fingerprint certs.Fingerprint) (*certs.Bundle, error) {
+	certificate, ok := w.Snapshot().Certificate(name)
+	if !ok {
+		return nil, fmt.Errorf("load %s: no such certificate in %s", name, w.config.Root)
+	}
+	if !fingerprint.IsZero() && certificate.Pair.Info.Fingerprint != fingerprint {
+		return nil, fmt.Errorf("load %s: version %s is no longer in force, %s is", name,
+			fingerprint.Short(), certificate.Pair.Info.Fingerprint.Short())
+	}
+	return certs.LoadPair(certificate.Pair, w.config.KeyPassword)
+}
+
+// Run watches until ctx ends and then returns nil. It may be called once.
+func (w *Watcher) Run(ctx context.Context) error {
+	if w.started.Swap(true) {
+		return errors.New("watcher: Run was called twice")
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	hints, batches := make(chan hint, 64), make(chan batch)
+	s := newScanner(w.config, w.logger)
+	s.notifier = w.openNotifier(s)
+	if s.notifier != nil {
+		source := s.notifier
+		group.Go(func() error { pump(ctx, source, hints, w.logger); return nil })
+		group.Go(func() error { settle(ctx, hints, batches, w.config.Quiet, w.config.MaxQuiet); return nil })
+	}
+	group.Go(func() error {
+		defer s.close()
+		w.loop(ctx, s, batches)
+		return nil
+	})
+	return group.Wait()
+}
+
+func (w *Watcher) openNotifier(s *scanner) notifier {
+	source, err := w.newNotifier()
+	if err != nil {
+		s.startPolling(err)
+		return nil
+	}
+	return source
+}
+
+// loop owns the scanner: it decides when to look, never what is there.
+func (w *Watcher) loop(ctx context.Context, s *scanner, batches <-chan batch) {
+	s.rescan(Startup)
+	w.publish(s)
+	close(w.ready)
+	polling := s.polling
+	timer := time.NewTimer(w.pause(s))
+	defer timer.Stop()
+	for {
+		var reasons []RescanReason
+		var waiting []chan struct{}
+		select {
+		case <-ctx.Done():
+			return
+		case b := <-batches:
+			s.apply(b)
+		case <-w.wake:
+			reasons, waiting = w.takeRequests()
+			s.rescan(reasons...)
+		case <-timer.C:
+			s.rescan(Interval)
+			timer.Reset(w.pause(s))
+		}
+		if ctx.Err() != nil { // both cases of a select may be ready
+			return
+		}
+		w.publish(s)
+		for _, looked := range waiting {
+			close(looked)
+		}
+		if s.polling && !polling { // the watches ran out just now
+			polling = true
+			timer.Reset(w.pause(s))
+		}
+	}
+}
+
+// pause is the time to the next safety rescan.
+func (w *Watcher) pause(s *scanner) time.Duration {
+	if s.polling {
+		return min(w.config.PollInterval, w.config.Interval)
+	}
+	return w.config.Interval
+}
+
+// publish swaps the new snapshot in and then tells.
+func (w *Watcher) publish(s *scanner) {
+	before := w.snapshot.Load()
+	after, change := s.snapshot(before)
+	w.snapshot.Store(after)
+	w.report(before, after)
+	if w.looked != nil {
+		defer w.looked()
+	}
+	if w.config.OnChange == nil {
+		return
+	}
+	if !before.Ready || before.Up != after.Up || len(change.Certificates) > 0 || !sameProblems(before.Problems, after.Problems) {
+		w.config.OnChange(change)
+	}
+}
+
+// report logs what changed and nothing that stays.
+func (w *Watcher) report(before, after *Snapshot) {
+	switch {
+	case after.Up && !before.Up:
+		w.logger.Info("directory is watched", "path", w.config.Root, "certificates", after.Len(), "quarantined", len(after.Problems))
+	case !after.Up && (before.Up || !before.Ready):
+		w.logger.Warn("directory is not there, what is known of it stays", "path", w.config.Root, "err", after.Err)
+	}
+	known := make(map[certs.Problem]bool, len(before.Problems))
+	for _, problem := range before.Problems {
+		known[problem] = true
+	}
+	for _, problem := range after.Problems {
+		if !known[problem] {
+			w.logger.Warn("quarantined", "path", problem.Path, "reason", string(problem.Reason), "err", problem)
+		}
+	}
+}
