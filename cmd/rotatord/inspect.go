@@ -121,9 +121,10 @@ func filesBelow(paths []string) ([]string, error) {
 	var files []string
 	for _, root := range paths {
 		err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
-			switch hidden := strings.HasPrefix(entry.Name(), ".") && path != root; {
-			case err != nil:
+			if err != nil {
 				return err
+			}
+			switch hidden := strings.HasPrefix(entry.Name(), ".") && path != root; {
 			case hidden && entry.IsDir():
 				return filepath.SkipDir
 			case hidden || entry.IsDir():

@@ -38,11 +38,8 @@ func main() {
 // run is the program without its process: it returns the exit code. SIGINT and SIGTERM
 // ask for a graceful stop; a second one ends the process at once.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	ctx, stop := untilSignal(ctx)
 	defer stop()
-	// After the first signal the default handling is back: the next one kills.
-	context.AfterFunc(ctx, stop)
-
 	root := newRoot()
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -53,6 +50,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	fmt.Fprintln(stderr, "rotatord: "+err.Error())
 	return exitCode(err)
+}
+
+// untilSignal ends the context at the first signal. By then the default handling is back
+// already, so that whoever sees the graceful stop begin can end it with a second one.
+// (signal.NotifyContext ends the context first.)
+func untilSignal(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-signals:
+			signal.Stop(signals)
+			cancel(fmt.Errorf("signal: %s", s))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		cancel(nil)
+	}
 }
 
 // usageError marks a mistake on the command line.

@@ -78,9 +78,6 @@ func (r *rig) configure(extra string) {
 // policy writes a policy for one host with a directory of the same name.
 func (r *rig) policy(name, host, extra string) {
 	r.t.Helper()
-	if err := os.MkdirAll(filepath.Join(r.dir, name), 0o700); err != nil {
-		r.t.Fatal(err)
-	}
 	r.write("policies/"+name+".yaml", fmt.Sprintf(`name: %s
 source: {directory: {path: %s}}
 targets: [{name: edge, waf: {hosts: [%s]}}]
@@ -104,6 +101,9 @@ func (r *rig) issue(policy, host string) *certs.Bundle {
 	r.t.Helper()
 	bundle, err := r.ca.Issue(certstest.Options{Names: []string{host}, NotBefore: time.Now().Add(-time.Minute)})
 	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.MkdirAll(filepath.Join(r.dir, policy), 0o700); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := certstest.WritePair(filepath.Join(r.dir, policy), host, bundle); err != nil {

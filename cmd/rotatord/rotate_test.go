@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 
 	"github.com/rotatord/rotatord/internal/certs"
@@ -133,6 +135,9 @@ func TestEverythingElseGoesOn(t *testing.T) {
 			}
 			r.damage("bad", "bad.example.com.key", func([]byte) []byte { return key })
 		}, "key_mismatch"},
+		{"encrypted key without a password", func(r *rig) {
+			r.damage("bad", "bad.example.com.key", func([]byte) []byte { return []byte(encryptedKey) })
+		}, "encrypted_key"},
 		{"symlink loop", func(r *rig) {
 			loop := filepath.Join(r.dir, "bad", "loop.pem")
 			if err := os.Symlink(loop, loop); err != nil {
@@ -240,7 +245,7 @@ func TestUnreachableNATSLeavesWatchingAndMetricsAlive(t *testing.T) {
 	eventually(t, "the certificate in the metrics", func() bool {
 		return strings.Contains(r.fetch(d, "/metrics"), `fingerprint_sha256="`+bundle.Fingerprint().String()+`"`)
 	})
-	if ready := r.fetch(d, "/readyz"); !strings.Contains(ready, "NATS is not connected") || strings.Contains(ready, `"ready": true,
+	if ready := r.fetch(d, "/readyz"); !strings.Contains(ready, "is not connected") || strings.Contains(ready, `"ready": true,
   "components"`) {
 		t.Errorf("readyz: %s", ready)
 	}
@@ -326,3 +331,73 @@ func TestSecretsStayPut(t *testing.T) {
 		t.Errorf("only %d things were searched", len(left))
 	}
 }
+
+func TestStateLostCostsLooksNotUploads(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "retain: {superseded: 0, for: 0s}\n")
+	r.issue("shop", host)
+	var second *certs.Bundle
+	t.Run("two rotations", func(t *testing.T) {
+		r.t, r.log.t = t, t
+		r.start()
+		r.log.waitMessage("converged: every target serves the bundle")
+		second = r.issue("shop", host)
+		r.converged(second)
+	})
+	r.t, r.log.t = t, t
+	if err := os.RemoveAll(filepath.Join(r.dir, "state")); err != nil {
+		t.Fatal(err)
+	}
+	r.start()
+	r.log.waitMessage("converged: nothing to do")
+	r.expectServed(host, second)
+	if n := r.effects("CreateCertificate"); n != 2 {
+		t.Errorf("%d uploads for 2 bundles", n)
+	}
+	third := r.issue("shop", host)
+	r.converged(third)
+	eventually(t, "one certificate in the cloud", func() bool { return len(r.sim.Certificates()) == 1 })
+}
+
+func TestNATSThatComesLate(t *testing.T) {
+	options := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}
+	late, err := server.NewServer(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	late.Start()
+	if !late.ReadyForConnections(patience) {
+		t.Fatal("the NATS server did not start")
+	}
+	url := late.ClientURL()
+	options.Port = late.Addr().(*net.TCPAddr).Port
+	late.Shutdown()
+	late.WaitForShutdown()
+
+	r := newRig(t, host)
+	r.configure("nats: {url: \"" + url + "\"}\n")
+	r.policy("shop", host, "")
+	bundle := r.issue("shop", host)
+	d := r.start()
+	r.log.waitText("streams are not ready")
+
+	again, err := server.NewServer(options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Start()
+	t.Cleanup(again.Shutdown)
+	r.converged(bundle)
+	awaitReady(t, d)
+}
+
+// encryptedKey is a P-256 key under PBES2, made with
+// openssl ecparam -name prime256v1 -genkey | openssl pkcs8 -topk8 -v2 aes-256-cbc.
+const encryptedKey = `-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAjw3A+aqeVrHAICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEJ7rGurDy87N4HzmC8xOt/kEgZCd
+A6Dp33kJ5Ss5RIp4HQeRDXXcA9qGoj/ifZL02mptH/CoE5PKzzArgSp5IliSPgXW
+IG2Rym/+0lUr4+Fbw3yur6QShpwp7pc/RG8tMxWMsF8NsQUAHs/wBZIfPIzzF7xL
+apyqHadYptVzSPiVF2FdrBctL/zyNvrd1PFozRG5NUReuLSnOsTAdbdmco9YAa4=
+-----END ENCRYPTED PRIVATE KEY-----
+`

@@ -53,7 +53,7 @@ func (s *directorySource) Wanted(certificate string) (rotation.Wanted, bool) {
 	if !ok || !s.match.Matches(c.Pair.Info) {
 		return rotation.Wanted{}, false
 	}
-	w := rotation.Wanted{Info: c.Pair.Info}
+	w := rotation.Wanted{Info: c.Pair.Info, Chain: c.Pair.ChainLength, CA: c.Pair.IsCA}
 	if c.Problem != nil {
 		w.Problem = c.Problem.Error()
 	}

@@ -233,7 +233,7 @@ func (r *run) verify(ctx context.Context) {
 			r.log.Info("bundle verified", "fingerprint", short(wanted), "handshakes", len(probes))
 			r.tell(EventVerified, EventData{Endpoints: r.o.Policy.Verify.Endpoints})
 		}
-		record.Verified, record.VerifiedAt = wanted, now.UTC()
+		record.Verified, record.VerifiedAt, record.Chain = wanted, now.UTC(), r.o.Wanted.Chain
 		record.VerifyAttempts, record.VerifyNext = 0, time.Time{}
 		r.setDriftServed(false, "")
 		return

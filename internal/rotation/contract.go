@@ -53,6 +53,10 @@ type Source interface {
 // Wanted is what a source says of a certificate.
 type Wanted struct {
 	Info certs.Info
+	// Chain is how many intermediates were found for it.
+	Chain int
+	// CA says that the leaf is the certificate of a CA.
+	CA bool
 	// Problem, if not empty, is why what the source holds now cannot be used; Info is
 	// then the last good bundle, which stays in force.
 	Problem string

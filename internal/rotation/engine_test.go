@@ -142,6 +142,7 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"expired", func(w *world) { w.wanted.Info.NotAfter = time.Now().Add(-time.Hour) }, StateExpired, "expired"},
 		{"not yet valid", func(w *world) { w.wanted.Info.NotBefore = time.Now().Add(time.Hour) }, StateFailed, "correct the clock"},
+		{"certificate of a CA", func(w *world) { w.wanted.CA = true }, StateFailed, "one of a CA"},
 		{"unknown host", func(w *world) { delete(w.bound, "www.example.com") }, StateFailed, "knows no host www.example.com"},
 		{"uncovered host", func(w *world) { w.wanted.Info.Names = []string{"other.example.com"} }, StateFailed, "covered by no certificate"},
 		{"older than served", func(w *world) {
@@ -464,5 +465,25 @@ func TestAddedHostIsBoundAndProven(t *testing.T) {
 		if !w.boundTo("www.example.com", 1) || w.creates[w.wanted.Info.Fingerprint] != 1 {
 			t.Errorf("bound %v, uploads %v", w.bound, w.creates)
 		}
+	})
+}
+
+func TestLostChainWaitsForTheChain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.wanted.Chain = 1
+		w.drive(TriggerFile, time.Minute)
+		w.wanted = w.bundle(2) // a renewal of which the chain is not on disk yet
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateFailed)
+		if !w.boundTo("shop.example.com", 1) {
+			t.Error("a bundle without its chain was deployed")
+		}
+		w.wanted.Chain = 1
+		if !w.engine().Due(w.id, w.record(), TriggerFile, time.Now()) {
+			t.Error("the chain came, and nothing is due")
+		}
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
 	})
 }

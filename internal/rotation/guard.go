@@ -21,6 +21,12 @@ func guard(o *Observation, v *View, now time.Time) (Step, bool) {
 	if o.Force {
 		return Step{}, false
 	}
+	if o.Wanted.CA {
+		return refuse(CauseCA, "the certificate is one of a CA, whose key must not leave the host; a forced trigger deploys it all the same")
+	}
+	if o.Wanted.Chain == 0 && o.Record.Chain > 0 {
+		return refuse(CauseChain, "no chain was found for the bundle, and its predecessor had one; put the intermediates beside it, or force it")
+	}
 	for _, e := range v.Observed.Endpoints {
 		served := v.remote(e.Serves)
 		if served == nil || served.Fingerprint == info.Fingerprint || !served.NotAfter.After(now) {

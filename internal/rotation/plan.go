@@ -47,6 +47,8 @@ const (
 	CauseQuarantined Cause = "quarantined"   // the source's files are broken
 	CauseExpired     Cause = "expired"       // guard: the bundle has expired
 	CauseNotYetValid Cause = "not_yet_valid" // guard: the bundle is not valid yet
+	CauseCA          Cause = "ca"            // guard: the certificate of a CA
+	CauseChain       Cause = "chain"         // guard: the chain is missing, and was there before
 	CauseOlder       Cause = "older"         // guard: older than what is served
 	CauseUncovered   Cause = "uncovered"     // guard: an endpoint that no certificate covers
 	CauseNoEndpoint  Cause = "no_endpoint"   // the target knows no such endpoint

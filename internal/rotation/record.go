@@ -27,6 +27,8 @@ type Record struct {
 	VerifyAttempts int       `json:"verify_attempts,omitempty"`
 	VerifyTriedAt  time.Time `json:"verify_tried_at,omitzero"`
 	VerifyNext     time.Time `json:"verify_next,omitzero"`
+	// Chain is how many intermediates the bundle had that was last proven.
+	Chain int `json:"chain,omitempty"`
 	// Probes are the last handshakes.
 	Probes []providers.Probe `json:"probes,omitempty"`
 

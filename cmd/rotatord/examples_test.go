@@ -1,0 +1,65 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"testing"
+
+	"github.com/rotatord/rotatord/internal/policy"
+)
+
+// TestExamplePoliciesLoad checks every file of policies/ with a configuration that has
+// the cloud they name.
+func TestExamplePoliciesLoad(t *testing.T) {
+	files, err := policy.Files("../../policies")
+	if err != nil || len(files) < 4 {
+		t.Fatalf("examples: %v, %v", files, err)
+	}
+	config := exampleConfig(t)
+	if err := policy.CheckFiles(config, files, os.Getenv); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestReadmeYAML checks the configuration and the policies that the README shows.
+func TestReadmeYAML(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(readme, -1)
+	if len(blocks) != 3 {
+		t.Fatalf("%d YAML blocks in the README, want 3", len(blocks))
+	}
+	config := exampleConfig(t)
+	dir := filepath.Dir(config)
+	write := func(name string, content []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	shown := regexp.MustCompile(`/etc/rotatord/secret`).ReplaceAll(blocks[0][1], []byte("secret"))
+	if err := policy.CheckFiles(write("shown.yaml", shown), []string{write("policy.yaml", blocks[1][1])}, os.Getenv); err != nil {
+		t.Error(err)
+	}
+	if err := policy.CheckFiles(write("nats.yaml", blocks[2][1]), nil, os.Getenv); err != nil {
+		t.Error(err)
+	}
+}
+
+func exampleConfig(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range map[string]string{
+		"rotatord.yaml": "clouds: {prod: {region: eu-west-101, auth: {access_key: {id: AK, secret_file: secret}}}}\n",
+		"secret":        "s3cret\n",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return filepath.Join(dir, "rotatord.yaml")
+}
