@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,12 +73,8 @@ func check(config string, paths []string) (string, error) {
 func policyFiles(paths []string) ([]string, error) {
 	var files []string
 	for _, path := range paths {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, policy.Problems{{File: path, Message: "cannot be read: " + err.(*fs.PathError).Err.Error()}}
-		}
-		if !info.IsDir() {
-			files = append(files, path)
+		if info, err := os.Stat(path); err != nil || !info.IsDir() {
+			files = append(files, path) // a missing file is a finding like any other
 			continue
 		}
 		below, err := policy.Files(path)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -183,16 +182,19 @@ func (d *daemon) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return orStopped(ctx, d.serveBus(ctx)) })
 	err := errors.Join(g.Wait(), d.close())
-	d.log.Info("rotatord stopped", "err", err)
-	return err
+	if err != nil {
+		return err
+	}
+	d.log.Info("rotatord stopped")
+	return nil
 }
 
 // orStopped turns the end of the context into success: it is how everything ends.
 func orStopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // serveBus reads the journal, offers what is due, and works.
@@ -276,213 +278,4 @@ func (d *daemon) assembly(policy string) *rotation.Assembly {
 		return p.assembly
 	}
 	return nil
-}
-
-// work does what a message of the work queue asks for.
-func (d *daemon) work(ctx context.Context, w bus.Work) error {
-	err := d.engine.Process(ctx, rotation.ID(w.ID), rotation.Request{Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Asked: w.Asked})
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, rotation.ErrStopping):
-		return &bus.Retry{Err: err}
-	case errors.Is(err, rotation.ErrConflict):
-		d.log.Info("another worker has the assignment", "policy", w.ID.Policy, "certificate", w.ID.Certificate)
-		return &bus.Retry{After: time.Second, Err: err}
-	}
-	d.log.Error("assignment cannot be worked on now", "policy", w.ID.Policy, "certificate", w.ID.Certificate, "err", err)
-	return &bus.Retry{After: tryAgain, Err: err}
-}
-
-// enqueue asks for a look. Every reason to look ends here.
-func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, force bool, accepted func()) {
-	d.metrics.Triggered(string(t))
-	// A directory is this node's own: nobody else can read its files.
-	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: d.set.Config.Node, Trigger: string(t), Force: force, Asked: time.Now()}, accepted)
-}
-
-// offerDue enqueues every assignment of every policy that has something to do.
-func (d *daemon) offerDue(t rotation.Trigger) {
-	for name := range d.parts {
-		d.offerDueOf(name, t)
-	}
-}
-
-func (d *daemon) offerDueOf(policy string, t rotation.Trigger) {
-	now := time.Now()
-	for _, id := range d.assignments(policy) {
-		if d.engine.Due(id, d.records.get(id), t, now) {
-			d.enqueue(id, t, false, nil)
-		}
-	}
-}
-
-// assignments are the certificates that a policy takes now and those that the journal
-// remembers of it.
-func (d *daemon) assignments(policy string) []rotation.ID {
-	part, ok := d.parts[policy]
-	if !ok {
-		return nil
-	}
-	var ids []rotation.ID
-	known := map[string]bool{}
-	for _, name := range part.source.names() {
-		known[name] = true
-		ids = append(ids, rotation.ID{Policy: policy, Certificate: name})
-	}
-	for _, id := range d.records.ids() {
-		if id.Policy == policy && !known[id.Certificate] {
-			ids = append(ids, id)
-		}
-	}
-	return ids
-}
-
-// sourceChanged looks at all assignments of a policy, in memory: a new certificate may
-// also take an endpoint over from another.
-func (d *daemon) sourceChanged(policy string) {
-	if d.replayed.Load() {
-		d.offerDueOf(policy, rotation.TriggerFile)
-	}
-}
-
-// recordChanged sets the alarm of an assignment of ours.
-func (d *daemon) recordChanged(id rotation.ID, r rotation.Record) {
-	if d.parts[id.Policy] != nil {
-		d.alarm.Set(id.Policy+"/"+id.Certificate, r.WakeAt)
-	}
-}
-
-// wake is the alarm of an assignment.
-func (d *daemon) wake(key string) {
-	policy, certificate, _ := strings.Cut(key, "/")
-	id := rotation.ID{Policy: policy, Certificate: certificate}
-	if a := d.assembly(policy); a != nil {
-		d.enqueue(id, rotation.WakeTrigger(a.Policy, d.records.get(id), time.Now()), false, nil)
-	}
-}
-
-// triggered handles a trigger message: it is acknowledged when all the work that it
-// means is in the queue.
-func (d *daemon) triggered(t bus.Trigger) {
-	log := d.log.With("subject", t.Subject)
-	if t.Problem != "" {
-		log.Warn("trigger with a payload that cannot be read; taken as a plain one", "err", t.Problem)
-	}
-	ids, matched := d.meant(t)
-	if len(ids) == 0 {
-		if !matched {
-			log.Warn("trigger for a policy that is not here")
-		} else {
-			log.Warn("trigger for no certificate that the policy has", "certificate", t.Certificate)
-		}
-		t.Done()
-		return
-	}
-	log.Info("trigger heard", "certificate", t.Certificate, "reason", t.Reason, "force", t.Force, "assignments", len(ids))
-	var left atomic.Int64
-	left.Store(int64(len(ids)))
-	for _, id := range ids {
-		d.enqueue(id, rotation.TriggerNATS, t.Force, func() {
-			if left.Add(-1) == 0 {
-				t.Done()
-			}
-		})
-	}
-}
-
-// meant lists the assignments that a trigger means, and whether any policy hears it.
-func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, matched bool) {
-	for _, p := range d.set.Policies {
-		if t.Policy != p.Name && !slices.Contains(p.When.Subjects, t.Subject) {
-			continue
-		}
-		matched = true
-		if !p.When.Hears(policy.OnNATS) {
-			continue
-		}
-		for _, id := range d.assignments(p.Name) {
-			if t.Certificate == "" || t.Certificate == id.Certificate {
-				ids = append(ids, id)
-			}
-		}
-	}
-	return ids, matched
-}
-
-func (d *daemon) beats() {
-	now := time.Now()
-	d.beat.Store(now.UnixNano())
-	d.metrics.Beat(now)
-}
-
-// alive says nil while the scheduler makes progress.
-func (d *daemon) alive() error {
-	last := d.beat.Load()
-	if age := time.Since(time.Unix(0, last)); last != 0 && age > staleBeat {
-		return fmt.Errorf("the scheduler has made no progress for %s", age.Round(time.Second))
-	}
-	return nil
-}
-
-// ready tells the state of each component.
-func (d *daemon) ready() []admin.Component {
-	components := []admin.Component{{Name: "configuration"}, {Name: "nats", Reason: reasonOf(d.bus.Ready())}, {Name: "journal"}, {Name: "sources"}}
-	if !d.replayed.Load() {
-		components[2].Reason = "the journal has not been read yet"
-	}
-	var scanning []string
-	for name, p := range d.parts {
-		if !p.watcher.Snapshot().Ready {
-			scanning = append(scanning, name)
-		}
-	}
-	if slices.Sort(scanning); len(scanning) > 0 {
-		components[3].Reason = "the first scan is not done of " + strings.Join(scanning, ", ")
-	}
-	return components
-}
-
-func reasonOf(err error) string {
-	if err == nil {
-		return ""
-	}
-	return err.Error()
-}
-
-// look gathers what the gauges show.
-func (d *daemon) look() metrics.Look {
-	l := metrics.Look{NATSConnected: d.bus.Connected()}
-	for _, p := range d.set.Policies {
-		part := d.parts[p.Name]
-		l.Sources = append(l.Sources, metrics.Source{
-			Kind: "directory", Policy: p.Name, Certificates: len(part.source.names()), Snapshot: part.watcher.Snapshot(),
-		})
-		for _, id := range d.assignments(p.Name) {
-			a := metrics.Assignment{ID: id, Record: d.records.get(id)}
-			if w, ok := part.source.Wanted(id.Certificate); ok {
-				a.Wanted = &w.Info
-			}
-			l.Assignments = append(l.Assignments, a)
-		}
-	}
-	if l.NATSConnected && d.replayed.Load() {
-		ctx, cancel := context.WithTimeout(context.Background(), askQueue)
-		defer cancel()
-		if depth, oldest, err := d.bus.Depth(ctx); err == nil {
-			l.QueueDepth, l.QueueOldest = depth, oldest
-		}
-	}
-	return l
-}
-
-// events publishes the engine's events on the bus.
-type events struct{ d *daemon }
-
-// Publish implements rotation.Events.
-func (e events) Publish(ctx context.Context, event rotation.Event) error {
-	return e.d.bus.Publish(ctx, bus.Event{
-		ID: event.ID, Kind: string(event.Kind), Policy: event.Data.Policy,
-		Subject: event.Data.Policy + "/" + event.Data.Certificate, Time: event.Time, Data: event.Data,
-	})
 }

@@ -187,7 +187,7 @@ func (l *logTap) logger() *slog.Logger {
 func (l *logTap) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	l.raw.Write(p)
-	for _, text := range bytes.Split(bytes.TrimSpace(p), []byte("\n")) {
+	for text := range bytes.SplitSeq(bytes.TrimSpace(p), []byte("\n")) {
 		var line map[string]any
 		if json.Unmarshal(text, &line) == nil {
 			l.lines = append(l.lines, line)

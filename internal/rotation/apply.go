@@ -68,8 +68,9 @@ func (r *run) effect(ctx context.Context, v *View, s Step) error {
 		return r.activate(ctx, v, s.Handle)
 	case StepRetire:
 		return r.retire(ctx, v, s)
+	default: // verify is apply's own; wait and refuse do not act
+		return fmt.Errorf("step %s has no effect", s.Kind)
 	}
-	return fmt.Errorf("step %s cannot be applied", s.Kind)
 }
 
 func (r *run) view(target string) *View {

@@ -119,7 +119,7 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 	if a == nil {
 		return nil, nil
 	}
-	if q.Trigger.asksToLook() {
+	if q.Trigger.impatient() { // the others can wait for what the watcher hears
 		if err := a.Source.Refresh(ctx); err != nil {
 			return nil, fmt.Errorf("look at the source of %s/%s: %w", id.Policy, id.Certificate, err)
 		}

@@ -343,6 +343,7 @@ func hears(p *policy.Policy, t Trigger) bool {
 		return p.When.Hears(policy.OnNATS)
 	case TriggerDrift:
 		return p.When.Hears(policy.OnDrift)
+	default: // a deadline of our own, an operator, a start: no policy turns these off
+		return true
 	}
-	return true
 }

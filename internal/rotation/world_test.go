@@ -150,7 +150,7 @@ func (w *world) strike(call string, after bool) error {
 		return nil
 	}
 	err := w.fault(call, after)
-	if _, dead := err.(processKilled); dead {
+	if _, dead := errors.AsType[processKilled](err); dead {
 		panic(killed{})
 	}
 	return err
@@ -338,7 +338,6 @@ func (w *world) said(kind EventKind) bool                { return slices.Contain
 func (w *world) count(call string) (n int) {
 	return len(slices.DeleteFunc(slices.Clone(w.calls), func(c string) bool { return c != call }))
 }
-func (w *world) serves(host string, n byte) bool { return w.shown(host) == certs.Fingerprint{n, 0xaa} }
 func (w *world) boundTo(host string, n byte) bool {
 	c := w.certificates[w.bound[host]]
 	return c != nil && c.fingerprint == certs.Fingerprint{n, 0xaa}

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/admin"
+	"github.com/rotatord/rotatord/internal/bus"
+	"github.com/rotatord/rotatord/internal/metrics"
+	"github.com/rotatord/rotatord/internal/rotation"
+)
+
+func (d *daemon) beats() {
+	now := time.Now()
+	d.beat.Store(now.UnixNano())
+	d.metrics.Beat(now)
+}
+
+// alive says nil while the scheduler makes progress.
+func (d *daemon) alive() error {
+	last := d.beat.Load()
+	if age := time.Since(time.Unix(0, last)); last != 0 && age > staleBeat {
+		return fmt.Errorf("the scheduler has made no progress for %s", age.Round(time.Second))
+	}
+	return nil
+}
+
+// ready tells the state of each component.
+func (d *daemon) ready() []admin.Component {
+	components := []admin.Component{{Name: "configuration"}, {Name: "nats", Reason: reasonOf(d.bus.Ready())}, {Name: "journal"}, {Name: "sources"}}
+	if !d.replayed.Load() {
+		components[2].Reason = "the journal has not been read yet"
+	}
+	var scanning []string
+	for name, p := range d.parts {
+		if !p.watcher.Snapshot().Ready {
+			scanning = append(scanning, name)
+		}
+	}
+	if slices.Sort(scanning); len(scanning) > 0 {
+		components[3].Reason = "the first scan is not done of " + strings.Join(scanning, ", ")
+	}
+	return components
+}
+
+func reasonOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+// look gathers what the gauges show.
+func (d *daemon) look() metrics.Look {
+	l := metrics.Look{NATSConnected: d.bus.Connected()}
+	for _, p := range d.set.Policies {
+		part := d.parts[p.Name]
+		l.Sources = append(l.Sources, metrics.Source{
+			Kind: "directory", Policy: p.Name, Certificates: len(part.source.names()), Snapshot: part.watcher.Snapshot(),
+		})
+		for _, id := range d.assignments(p.Name) {
+			a := metrics.Assignment{ID: id, Record: d.records.get(id)}
+			if w, ok := part.source.Wanted(id.Certificate); ok {
+				a.Wanted = &w.Info
+			}
+			l.Assignments = append(l.Assignments, a)
+		}
+	}
+	if l.NATSConnected && d.replayed.Load() {
+		ctx, cancel := context.WithTimeout(context.Background(), askQueue)
+		defer cancel()
+		if depth, oldest, err := d.bus.Depth(ctx); err == nil {
+			l.QueueDepth, l.QueueOldest = depth, oldest
+		}
+	}
+	return l
+}
+
+// events publishes the engine's events on the bus.
+type events struct{ d *daemon }
+
+// Publish implements rotation.Events.
+func (e events) Publish(ctx context.Context, event rotation.Event) error {
+	return e.d.bus.Publish(ctx, bus.Event{
+		ID: event.ID, Kind: string(event.Kind), Policy: event.Data.Policy,
+		Subject: event.Data.Policy + "/" + event.Data.Certificate, Time: event.Time, Data: event.Data,
+	})
+}
