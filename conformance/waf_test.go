@@ -242,7 +242,7 @@ func TestApplyToHosts(t *testing.T) {
 		CertificateId: *created.Id,
 		Body:          &model.ApplyCertificateToHostRequestBody{CloudHostIds: &[]string{a.sim.HostID(plainHost)}},
 	})
-	if refused, ok := errors.AsType[*sdkerr.ServiceResponseError](err); !ok || refused.StatusCode != 400 {
+	if refused, ok := errors.AsType[*sdkerr.ServiceResponseError](err); !ok || refused.StatusCode != http.StatusBadRequest {
 		t.Errorf("a plain host: %v", err)
 	}
 }
@@ -304,7 +304,7 @@ func TestUpdateHosts(t *testing.T) {
 	_, err = a.client.UpdatePremiumHost(&model.UpdatePremiumHostRequest{HostId: dedicatedID, Body: &model.UpdatePremiumHostRequestBody{
 		Certificateid: created.Id, Certificatename: new("some_other_name"),
 	}})
-	if refused, ok := errors.AsType[*sdkerr.ServiceResponseError](err); !ok || refused.StatusCode != 400 {
+	if refused, ok := errors.AsType[*sdkerr.ServiceResponseError](err); !ok || refused.StatusCode != http.StatusBadRequest {
 		t.Errorf("id and name that do not belong together: %v", err)
 	}
 }
@@ -329,7 +329,7 @@ func TestRefusals(t *testing.T) {
 
 	_, err := a.client.ShowCertificate(&model.ShowCertificateRequest{CertificateId: missing})
 	if refused, ok := errors.AsType[*sdkerr.ServiceResponseError](err); !ok ||
-		(refused.ErrorCode != "WAF.00014001" || refused.StatusCode != 400) && (refused.ErrorCode != "WAF.00022001" || refused.StatusCode != 404) {
+		(refused.ErrorCode != "WAF.00014001" || refused.StatusCode != http.StatusBadRequest) && (refused.ErrorCode != "WAF.00022001" || refused.StatusCode != http.StatusNotFound) {
 		t.Errorf("missing certificate: %v", err)
 	}
 
@@ -370,7 +370,7 @@ func TestOpenTelekomHasNoApply(t *testing.T) {
 		Body:          &model.ApplyCertificateToHostRequestBody{PremiumHostIds: &[]string{a.sim.HostID(dedicatedHost)}},
 	})
 	refused, ok := errors.AsType[*sdkerr.ServiceResponseError](err)
-	if !ok || refused.StatusCode != 404 && refused.ErrorCode != "WAF.00014009" && refused.ErrorCode != "WAF.00013002" {
+	if !ok || refused.StatusCode != http.StatusNotFound && refused.ErrorCode != "WAF.00014009" && refused.ErrorCode != "WAF.00013002" {
 		t.Errorf("got %v", err)
 	}
 	if _, err := a.client.UpdatePremiumHost(&model.UpdatePremiumHostRequest{

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,7 +70,7 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 	}()
 	d.metrics = metrics.New(metrics.Config{
 		Version: versionText(), Policies: targetKinds(set), Clouds: slices.Sorted(maps.Keys(set.Config.Clouds)),
-		Operations: operations(), FailureReasons: huaweicloud.Reasons(), StepFailureReasons: kindNames(), Look: d.look,
+		Operations: operations(), FailureReasons: huaweicloud.Reasons(), StepFailureReasons: kindNames(), Consumers: bus.Consumers(), Look: d.look,
 	})
 	d.metrics.Reloaded(true, time.Now())
 	if d.lock, err = lockState(set.Config.State); err != nil {
@@ -197,43 +196,41 @@ func orStopped(ctx context.Context, err error) error {
 	return nil
 }
 
-// serveBus reads the journal, offers what is due, and works.
+// serveBus works over NATS until ctx ends. Whatever breaks on the way, even a server
+// that came back with an empty store, is answered by beginning again from the streams.
 func (d *daemon) serveBus(ctx context.Context) error {
+	return d.persist(ctx, "work over NATS", d.session)
+}
+
+// session prepares the streams, reads the journal, offers what is due, hears triggers
+// and works, until one of these breaks or ctx ends.
+func (d *daemon) session(ctx context.Context) error {
+	d.replayed.Store(false)
 	if err := d.bus.Prepare(ctx); err != nil {
 		return err
 	}
-	var g sync.WaitGroup
-	defer g.Wait()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if err := d.persist(ctx, "open the journal", func(ctx context.Context) error {
-		j, err := journal.Open(ctx, d.bus.JetStream(), d.bus.JournalBucket(), d.bus.Replicas())
-		if err == nil {
-			d.records.attach(j)
-		}
-		return err
-	}); err != nil {
+	j, err := journal.Open(ctx, d.bus.JetStream(), d.bus.JournalBucket(), d.bus.Replicas())
+	if err != nil {
 		return err
 	}
+	d.records.attach(j)
+	g, ctx := errgroup.WithContext(ctx)
 	replayed := make(chan struct{})
-	var once sync.Once
-	g.Go(func() {
-		_ = d.persist(ctx, "follow the journal", func(ctx context.Context) error {
-			return d.records.watch(ctx, func() { once.Do(func() { close(replayed) }) })
-		})
+	g.Go(func() error { return d.records.watch(ctx, func() { close(replayed) }) })
+	g.Go(func() error {
+		d.queue.Run(ctx)
+		return nil
 	})
-	g.Go(func() { d.queue.Run(ctx) })
-	if !d.awaitStart(ctx, replayed) {
-		return ctx.Err()
-	}
-	d.replayed.Store(true)
-	d.offerDue(rotation.TriggerStartup)
-	g.Go(func() {
-		_ = d.persist(ctx, "hear triggers", func(ctx context.Context) error { return d.bus.Triggers(ctx, d.triggered) })
-	})
-	return d.persist(ctx, "work", func(ctx context.Context) error {
+	g.Go(func() error {
+		if !d.awaitStart(ctx, replayed) {
+			return ctx.Err()
+		}
+		d.replayed.Store(true)
+		d.offerDue(rotation.TriggerStartup)
+		g.Go(func() error { return d.bus.Triggers(ctx, d.triggered) })
 		return d.bus.Work(ctx, workersPerPlace, d.work, func(id bus.ID) { d.queue.Freed(id) })
 	})
+	return g.Wait()
 }
 
 // awaitStart waits for the journal and the first scan of every source: before that

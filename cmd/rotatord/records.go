@@ -39,11 +39,13 @@ func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *reco
 
 func key(id rotation.ID) string { return bus.Token(id.Policy) + "." + bus.Token(id.Certificate) }
 
-// attach says which journal to use. Until then Load and Save fail.
+// attach says which journal to use. Until then Load and Save fail. What was mirrored of
+// an earlier one is forgotten: a lost store begins its revisions anew.
 func (r *records) attach(j *journal.Journal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.journal = j
+	clear(r.byID)
 }
 
 var errNoJournal = errors.New("the journal is not open yet")

@@ -72,8 +72,11 @@ func (d *daemon) look() metrics.Look {
 	if l.NATSConnected && d.replayed.Load() {
 		ctx, cancel := context.WithTimeout(context.Background(), askQueue)
 		defer cancel()
-		if depth, oldest, err := d.bus.Depth(ctx); err == nil {
-			l.QueueDepth, l.QueueOldest = depth, oldest
+		if backlog, err := d.bus.Backlog(ctx); err == nil {
+			l.QueueDepth, l.QueueOldest, l.Consumers = backlog.Depth, backlog.Oldest, map[string]metrics.Consumer{}
+			for name, w := range backlog.Consumers {
+				l.Consumers[name] = metrics.Consumer(w)
+			}
 		}
 	}
 	return l

@@ -359,36 +359,70 @@ func TestStateLostCostsLooksNotUploads(t *testing.T) {
 	eventually(t, "one certificate in the cloud", func() bool { return len(r.sim.Certificates()) == 1 })
 }
 
-func TestNATSThatComesLate(t *testing.T) {
-	options := &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}
-	late, err := server.NewServer(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	late.Start()
-	if !late.ReadyForConnections(patience) {
-		t.Fatal("the NATS server did not start")
-	}
-	url := late.ClientURL()
-	options.Port = late.Addr().(*net.TCPAddr).Port
-	late.Shutdown()
-	late.WaitForShutdown()
+// outsideNATS is a server of its own, with a store that can be lost.
+type outsideNATS struct {
+	t       *testing.T
+	options *server.Options
+	running *server.Server
+}
 
+func newOutsideNATS(t *testing.T) *outsideNATS {
+	n := &outsideNATS{t: t, options: &server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true}}
+	n.start()
+	n.options.Port = n.running.Addr().(*net.TCPAddr).Port
+	t.Cleanup(n.stop)
+	return n
+}
+
+func (n *outsideNATS) start() {
+	n.t.Helper()
+	s, err := server.NewServer(n.options)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	s.Start()
+	if !s.ReadyForConnections(patience) {
+		n.t.Fatal("the NATS server did not start")
+	}
+	n.running = s
+}
+
+func (n *outsideNATS) stop() {
+	n.running.Shutdown()
+	n.running.WaitForShutdown()
+}
+
+func TestNATSThatComesLate(t *testing.T) {
+	outside := newOutsideNATS(t)
+	outside.stop()
 	r := newRig(t, host)
-	r.configure("nats: {url: \"" + url + "\"}\n")
+	r.configure("nats: {url: \"" + outside.running.ClientURL() + "\"}\n")
 	r.policy("shop", host, "")
 	bundle := r.issue("shop", host)
 	d := r.start()
-	r.log.waitText("streams are not ready")
-
-	again, err := server.NewServer(options)
-	if err != nil {
-		t.Fatal(err)
-	}
-	again.Start()
-	t.Cleanup(again.Shutdown)
+	r.log.waitText("cannot be reached")
+	outside.start()
 	r.converged(bundle)
 	awaitReady(t, d)
+}
+
+func TestNATSThatLosesItsStore(t *testing.T) {
+	outside := newOutsideNATS(t)
+	r := newRig(t, host)
+	r.configure("nats: {url: \"" + outside.running.ClientURL() + "\"}\n")
+	r.policy("shop", host, "")
+	first := r.issue("shop", host)
+	r.start()
+	r.converged(first)
+	outside.stop()
+	outside.options.StoreDir = t.TempDir()
+	outside.start()
+	second := r.issue("shop", host)
+	r.converged(second)
+	r.expectServed(host, second)
+	if n := r.effects("CreateCertificate"); n != 2 {
+		t.Errorf("%d uploads for 2 bundles", n)
+	}
 }
 
 // encryptedKey is a P-256 key under PBES2, made with

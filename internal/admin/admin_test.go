@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -127,5 +128,25 @@ func TestSlowClientIsCutOff(t *testing.T) {
 	}
 	if _, err := io.ReadAll(slow); err != nil {
 		t.Errorf("the slow connection was not closed: %v", err)
+	}
+}
+
+// TestOneBadSeries: a collector that fails takes no other series with it.
+func TestOneBadSeries(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	bad := prometheus.NewDesc("bad", "x", nil, nil)
+	registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "good", Help: "x"}, func() float64 { return 42 }),
+		prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) { ch <- prometheus.NewInvalidMetric(bad, errors.New("broken")) }),
+	)
+	var logs strings.Builder
+	w := httptest.NewRecorder()
+	Handler(Config{Registry: registry, Logger: slog.New(slog.NewTextHandler(&logs, nil))}).
+		ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "good 42") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if !strings.Contains(logs.String(), "broken") {
+		t.Errorf("logged %q", logs.String())
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -73,8 +74,12 @@ type Bus struct {
 	server *server.Server // embedded; nil otherwise
 	conn   *nats.Conn
 	js     jetstream.JetStream
+	// servers are the hosts of the URL: what may be shown of it.
+	servers string
 	// prepared is set when the streams were found or made.
 	prepared atomic.Bool
+	// trouble is why the last attempt to connect failed; nil while connected.
+	trouble atomic.Pointer[error]
 }
 
 // connectWait bounds a single attempt to connect.
@@ -90,18 +95,21 @@ func Open(cfg Config) (*Bus, error) {
 	if err != nil {
 		return nil, err
 	}
-	url := cfg.URL
-	if url == "" {
+	b.servers, err = hostsOf(cfg.URL)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.URL == "" {
 		internal, err := b.startEmbedded()
 		if err != nil {
 			return nil, err
 		}
 		options = append(options, internal...)
 	}
-	b.conn, err = nats.Connect(url, options...)
+	b.conn, err = nats.Connect(cfg.URL, options...)
 	if err != nil {
 		b.stopEmbedded()
-		return nil, fmt.Errorf("connect to NATS %s: %w", url, err)
+		return nil, fmt.Errorf("connect to NATS %s: %w", b.servers, err)
 	}
 	b.js, err = jetstream.New(b.conn)
 	if err != nil {
@@ -110,6 +118,27 @@ func Open(cfg Config) (*Bus, error) {
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
 	return b, nil
+}
+
+// hostsOf lists the hosts of a comma-separated list of URLs. They may hold a password,
+// so neither they nor the parser's complaint are repeated.
+func hostsOf(urls string) (string, error) {
+	if urls == "" {
+		return "embedded", nil
+	}
+	var hosts []string
+	for one := range strings.SplitSeq(urls, ",") {
+		one = strings.TrimSpace(one)
+		if !strings.Contains(one, "://") {
+			one = "nats://" + one // as nats.go does
+		}
+		u, err := url.Parse(one)
+		if err != nil || u.Host == "" {
+			return "", errors.New("a URL of the NATS server is not of the form nats://host:port")
+		}
+		hosts = append(hosts, u.Host)
+	}
+	return strings.Join(hosts, ","), nil
 }
 
 func (b *Bus) connectOptions() ([]nats.Option, error) {
@@ -127,14 +156,17 @@ func (b *Bus) connectOptions() ([]nats.Option, error) {
 				b.log.Warn("nats disconnected", "err", err)
 			}
 		}),
+		nats.ConnectHandler(b.connected),
 		nats.ReconnectHandler(func(c *nats.Conn) {
-			b.log.Info("nats connected", "server", c.ConnectedUrlRedacted())
+			b.connected(c)
 			b.cfg.Meter.Reconnected()
 		}),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
-			b.log.Debug("nats not reachable", "err", err)
-		}),
-		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.unreachable(err) }),
+		nats.ErrorHandler(func(c *nats.Conn, _ *nats.Subscription, err error) {
+			if !c.IsConnected() {
+				b.unreachable(err) // a refused login, at each attempt
+				return
+			}
 			b.log.Warn("nats error", "err", err)
 		}),
 	}
@@ -162,21 +194,47 @@ func (b *Bus) connectOptions() ([]nats.Option, error) {
 	return options, nil
 }
 
+func (b *Bus) connected(c *nats.Conn) {
+	b.trouble.Store(nil)
+	if b.cfg.URL != "" {
+		b.log.Info("nats connected", "server", c.ConnectedUrlRedacted())
+	}
+}
+
+// unreachable hears of every failed attempt to connect, and says so when the reason
+// changes.
+func (b *Bus) unreachable(err error) {
+	last := b.trouble.Swap(&err)
+	if last == nil || (*last).Error() != err.Error() {
+		b.log.Warn("nats cannot be reached; trying again", "servers", b.servers, "err", err)
+		return
+	}
+	b.log.Debug("nats cannot be reached; trying again", "servers", b.servers, "err", err)
+}
+
 // Connected reports whether the server answers now.
 func (b *Bus) Connected() bool { return b.conn.IsConnected() }
 
 // Ready says nil when the bus works, and otherwise why not.
 func (b *Bus) Ready() error {
 	if !b.Connected() {
-		if err := b.conn.LastError(); err != nil {
-			return fmt.Errorf("NATS is not connected: %w", err)
-		}
-		return errors.New("NATS is not connected")
+		return b.notConnected()
 	}
 	if !b.prepared.Load() {
 		return errors.New("NATS streams are not prepared yet")
 	}
 	return nil
+}
+
+func (b *Bus) notConnected() error {
+	err := b.conn.LastError()
+	if last := b.trouble.Load(); err == nil && last != nil {
+		err = *last
+	}
+	if err == nil {
+		return fmt.Errorf("NATS (%s) is not connected", b.servers)
+	}
+	return fmt.Errorf("NATS (%s) is not connected: %w", b.servers, err)
 }
 
 // JetStream is for the journal, which keeps its bucket on the same server.

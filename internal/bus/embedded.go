@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -149,8 +150,15 @@ type serverLogger struct {
 func (l *serverLogger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLogger) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLogger) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l *serverLogger) Warnf(format string, v ...any)   { l.log.Info(fmt.Sprintf(format, v...)) }
 func (l *serverLogger) Errorf(format string, v ...any)  { l.log.Warn(fmt.Sprintf(format, v...)) }
+
+func (l *serverLogger) Warnf(format string, v ...any) {
+	// Passwords that are in this process's memory only are not in a file for anybody to
+	// read, which is what the server warns of.
+	if !strings.HasPrefix(format, "Plaintext passwords detected") {
+		l.log.Info(fmt.Sprintf(format, v...))
+	}
+}
 
 func (l *serverLogger) Fatalf(format string, v ...any) {
 	select {

@@ -2,24 +2,28 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
 const (
 	triggerAge = 7 * 24 * time.Hour
-	eventAge   = 30 * 24 * time.Hour
-	eventBytes = 256 << 20
+	// triggerBytes bounds what somebody who may publish can make the server keep.
+	triggerBytes = 64 << 20
+	eventAge     = 30 * 24 * time.Hour
+	eventBytes   = 256 << 20
 	// eventWindow is how long a repeated event id is recognised: longer than any
 	// restart takes.
 	eventWindow = time.Hour
 	maxTrigger  = 64 << 10
 	// retryPrepare is the pause between two attempts to reach the streams.
-	retryPrepare = 2 * time.Second
+	retryPrepare = time.Second
 )
 
 // Prepare makes the streams that are missing and checks those that are there. While
@@ -50,10 +54,17 @@ func (b *Bus) Prepare(ctx context.Context) error {
 }
 
 func (b *Bus) prepareOnce(ctx context.Context) error {
+	if !b.Connected() {
+		return b.notConnected()
+	}
 	ctx, cancel := context.WithTimeout(ctx, connectWait)
 	defer cancel()
 	for _, want := range []jetstream.StreamConfig{b.triggerConfig(), b.workConfig(), b.eventConfig()} {
-		if err := b.prepareStream(ctx, want); err != nil {
+		err := b.prepareStream(ctx, want)
+		if errors.Is(err, nats.ErrNoResponders) {
+			return errors.New("JetStream does not answer; is it enabled on the server, and for this user's account?")
+		}
+		if err != nil {
 			return fmt.Errorf("stream %s: %w", want.Name, err)
 		}
 	}
@@ -72,6 +83,7 @@ func (b *Bus) triggerConfig() jetstream.StreamConfig {
 		Subjects:    b.triggerSubjects(),
 		Retention:   jetstream.LimitsPolicy,
 		MaxAge:      triggerAge,
+		MaxBytes:    triggerBytes,
 		MaxMsgSize:  maxTrigger,
 		Replicas:    b.Replicas(),
 	}

@@ -33,8 +33,10 @@ type Trigger struct {
 const (
 	// triggerAckWait is how long a trigger may wait for its place in the queue before
 	// the server offers it again. It is kept alive while it waits.
-	triggerAckWait   = 30 * time.Second
-	triggerBeat      = 10 * time.Second
+	triggerAckWait = 30 * time.Second
+	triggerBeat    = 10 * time.Second
+	// triggerPulse is how often the server says that it still has us as a listener.
+	triggerPulse     = 2 * time.Second
 	maxTriggersAhead = 10_000
 	// inactiveNode is when the server forgets a node that never came back.
 	inactiveNode = 30 * 24 * time.Hour
@@ -45,7 +47,7 @@ const (
 // error, when the server has lost the stream; Prepare makes it again.
 func (b *Bus) Triggers(ctx context.Context, handle func(Trigger)) error {
 	consumer, err := b.js.CreateOrUpdateConsumer(ctx, b.names.triggerStream(), jetstream.ConsumerConfig{
-		Durable:           "node-" + Token(b.cfg.Node),
+		Durable:           b.triggerConsumer(),
 		Description:       "Triggers as heard by rotatord on " + b.cfg.Node,
 		DeliverPolicy:     jetstream.DeliverAllPolicy,
 		AckPolicy:         jetstream.AckExplicitPolicy,
@@ -56,10 +58,11 @@ func (b *Bus) Triggers(ctx context.Context, handle func(Trigger)) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to triggers: %w", err)
 	}
-	messages, err := consumer.Messages()
+	messages, err := consumer.Messages(jetstream.PullHeartbeat(triggerPulse))
 	if err != nil {
 		return fmt.Errorf("subscribe to triggers: %w", err)
 	}
+	defer messages.Stop()
 	stop := context.AfterFunc(ctx, messages.Stop)
 	defer stop()
 	waiting, cancel := context.WithCancel(ctx)
@@ -75,6 +78,9 @@ func (b *Bus) Triggers(ctx context.Context, handle func(Trigger)) error {
 		if err != nil {
 			// The iterator heals by itself after a lost connection.
 			b.log.Debug("waiting for triggers", "err", err)
+			if err := gone(ctx, consumer); err != nil {
+				return err
+			}
 			if err := pause(ctx, time.Second); err != nil {
 				return err
 			}

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -168,7 +169,7 @@ func TestTriggersEndWhenTheServerLostThem(t *testing.T) {
 	must(t, b.conn.Publish("rotatord.trigger.shop", nil))
 	receive(t, triggers, "the trigger").Done()
 	must(t, b.js.DeleteStream(t.Context(), "ROTATORD_TRIGGERS"))
-	if err := receive(t, listening.ended, "the end"); err == nil || err == context.Canceled {
+	if err := receive(t, listening.ended, "the end"); err == nil || errors.Is(err, context.Canceled) {
 		t.Errorf("Triggers ended with %v", err)
 	}
 }

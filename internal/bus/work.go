@@ -54,7 +54,10 @@ const (
 	workBeat    = 10 * time.Second
 	// fetchWait is the longest that a worker waits for a message before asking again.
 	fetchWait = 30 * time.Second
-	maxNak    = 30 * time.Second
+	// fetchPulse is how often the server says meanwhile that it is still waiting too:
+	// after a restart it is not.
+	fetchPulse = 2 * time.Second
+	maxNak     = 30 * time.Second
 )
 
 // offer puts work into the queue. errOccupied means that the server refused it.
@@ -112,7 +115,7 @@ func (b *Bus) Work(ctx context.Context, workers int, handle func(context.Context
 // not after workAckWait. Should that worker live after all, a second process under
 // this node's name, it loses its next journal write.
 func (b *Bus) workConsumer(ctx context.Context, place string) (jetstream.Consumer, error) {
-	name := "at-" + Token(place)
+	name := workConsumer(place)
 	if place == b.cfg.Node || b.server != nil {
 		if err := b.js.DeleteConsumer(ctx, b.names.workStream(), name); err != nil && !isMissing(err) {
 			return nil, err
@@ -162,7 +165,7 @@ func gone(ctx context.Context, consumer jetstream.Consumer) error {
 func nextMessage(ctx context.Context, consumer jetstream.Consumer) (jetstream.Msg, error) {
 	wait, cancel := context.WithTimeout(ctx, fetchWait)
 	defer cancel()
-	m, err := consumer.Next(jetstream.FetchContext(wait))
+	m, err := consumer.Next(jetstream.FetchContext(wait), jetstream.FetchHeartbeat(fetchPulse))
 	if err != nil && wait.Err() != nil {
 		return nil, nats.ErrTimeout
 	}
@@ -222,18 +225,4 @@ func (b *Bus) finish(m jetstream.Msg) {
 		return
 	}
 	b.cfg.Meter.Message("work", "ack")
-}
-
-// Depth is how many assignments are queued or being worked on in the whole cluster,
-// and since when the oldest of them.
-func (b *Bus) Depth(ctx context.Context) (uint64, time.Time, error) {
-	stream, err := b.js.Stream(ctx, b.names.workStream())
-	if err != nil {
-		return 0, time.Time{}, fmt.Errorf("look at the work queue: %w", err)
-	}
-	state := stream.CachedInfo().State
-	if state.Msgs == 0 {
-		return 0, time.Time{}, nil
-	}
-	return state.Msgs, state.FirstTime, nil
 }

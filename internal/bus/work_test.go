@@ -23,9 +23,9 @@ func TestWorkIsHandedOver(t *testing.T) {
 	b := prepared(t, config(t, t.TempDir()))
 	want := Work{ID: shop, Place: "node-1", Trigger: "manual", Force: true, Asked: time.Now().UTC().Truncate(0)}
 	must(t, b.offer(t.Context(), want))
-	n, oldest, err := b.Depth(t.Context())
-	if err != nil || n != 1 || time.Since(oldest) > time.Minute {
-		t.Errorf("depth %d since %s, %v", n, oldest, err)
+	backlog, err := b.Backlog(t.Context())
+	if err != nil || backlog.Depth != 1 || time.Since(backlog.Oldest) > time.Minute {
+		t.Errorf("backlog %+v, %v", backlog, err)
 	}
 	got, freed := make(chan Work, 1), make(chan ID, 1)
 	working := work(t, b, 1, func(_ context.Context, w Work) error { got <- w; return nil }, func(id ID) { freed <- id })
@@ -38,8 +38,9 @@ func TestWorkIsHandedOver(t *testing.T) {
 	if id := receive(t, freed, "done"); id != shop {
 		t.Errorf("done(%s)", id)
 	}
-	if n, _, err := b.Depth(t.Context()); err != nil || n != 0 {
-		t.Errorf("depth %d, %v after the work", n, err)
+	backlog, err = b.Backlog(t.Context())
+	if node := backlog.Consumers[ConsumerWorkNode]; err != nil || backlog.Depth != 0 || node != (Waiting{}) {
+		t.Errorf("backlog %+v, %v after the work", backlog, err)
 	}
 }
 
@@ -306,8 +307,8 @@ func TestQueueOnTheBus(t *testing.T) {
 	}
 	release <- true
 	eventually(t, "an empty queue", func() bool {
-		n, _, err := b.Depth(t.Context())
-		return err == nil && n == 0
+		backlog, err := b.Backlog(t.Context())
+		return err == nil && backlog.Depth == 0
 	})
 	if n := len(started) + q.Len(); n != 0 {
 		t.Errorf("%d looks too many", n)
@@ -329,8 +330,8 @@ func TestForeignWorkIsDropped(t *testing.T) {
 		t.Errorf("worked on %s", id)
 	}
 	eventually(t, "an empty queue", func() bool {
-		n, _, err := b.Depth(t.Context())
-		return err == nil && n == 0
+		backlog, err := b.Backlog(t.Context())
+		return err == nil && backlog.Depth == 0
 	})
 }
 

@@ -214,6 +214,7 @@ func (r *Reader) Parse(path string, data []byte) *FileFacts {
 				continue
 			}
 			facts.Keys = append(facts.Keys, KeyAt{publicKeyHash(key.Public()), b.number})
+		case kindIgnored:
 		}
 	}
 	for i := range problems {

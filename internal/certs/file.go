@@ -94,7 +94,7 @@ func WriteFileAtomic(path string, data []byte, perm os.FileMode) error {
 		err = os.Rename(temporary.Name(), path)
 	}
 	if err != nil {
-		os.Remove(temporary.Name())
+		_ = os.Remove(temporary.Name()) // the first error is the one to tell
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	if err := syncDirectory(directory); err != nil {

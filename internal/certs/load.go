@@ -122,7 +122,7 @@ func (b *Bundle) FullChainPEM() []byte { return append(b.CertificatePEM(), b.Cha
 func encode(certificates ...*x509.Certificate) []byte {
 	var out bytes.Buffer
 	for _, c := range certificates {
-		pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a Buffer does not fail
+		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}) // a Buffer does not fail
 	}
 	return out.Bytes()
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"strings"
 )
 
@@ -169,18 +170,18 @@ func (b pemBlock) decrypt(password []byte) ([]byte, *Problem) {
 		if err == nil {
 			return der, nil
 		}
-		if err == x509.IncorrectPasswordError { //nolint:staticcheck,errorlint // as above; returned as it is
+		if errors.Is(err, x509.IncorrectPasswordError) {
 			return nil, b.problem(BadPassword, errBadPassword.Error())
 		}
 		return nil, b.problem(UnsupportedKey, "the DEK-Info encryption cannot be read")
 	}
 	der, err := decryptPKCS8(b.Bytes, password, maxIterations)
-	switch err {
-	case nil:
+	switch {
+	case err == nil:
 		return der, nil
-	case errBadPassword:
+	case errors.Is(err, errBadPassword):
 		return nil, b.problem(BadPassword, err.Error())
-	case errUnsupportedEncryption, errTooManyIterations:
+	case errors.Is(err, errUnsupportedEncryption), errors.Is(err, errTooManyIterations):
 		return nil, b.problem(UnsupportedKey, err.Error())
 	}
 	return nil, b.problem(BadKey, err.Error())

@@ -124,7 +124,7 @@ func (k PrivateKey) String() string {
 func (k PrivateKey) GoString() string { return k.String() }
 
 // Format writes [redacted] for every verb and flag.
-func (k PrivateKey) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }
+func (k PrivateKey) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // LogValue returns [redacted].
 func (k PrivateKey) LogValue() slog.Value { return slog.StringValue(k.String()) }

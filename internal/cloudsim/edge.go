@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 )
@@ -84,8 +85,7 @@ func (s *Sim) edgeDelay(index int) time.Duration {
 
 // servedAt is the newest binding that is at least delay old.
 func (h *wafHost) servedAt(now time.Time, delay time.Duration) (binding, bool) {
-	for i := len(h.bindings) - 1; i >= 0; i-- {
-		b := h.bindings[i]
+	for _, b := range slices.Backward(h.bindings) {
 		if b.at.IsZero() || !now.Before(b.at.Add(delay)) {
 			return b, true
 		}

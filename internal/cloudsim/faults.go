@@ -12,6 +12,7 @@ import (
 // Phase is a point in the course of a call.
 type Phase string
 
+// The phases.
 const (
 	Before Phase = "before" // the request is read and authenticated, nothing has changed yet
 	After  Phase = "after"  // the effect is there, nothing has been answered yet

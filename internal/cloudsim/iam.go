@@ -3,6 +3,7 @@ package cloudsim
 import (
 	"crypto/subtle"
 	"encoding/base64"
+	"maps"
 	"strings"
 	"time"
 )
@@ -76,7 +77,7 @@ func parseLogin(body []byte) (login, error) {
 	if err != nil {
 		return l, err
 	}
-	methods, _, err := identity.texts("methods")
+	methods, err := identity.texts("methods")
 	if err != nil || len(methods) != 1 || methods[0] != "password" {
 		return l, errMethods
 	}
@@ -170,10 +171,7 @@ func (s *Sim) createToken(c *call) answer {
 		return refuseIAM(400, "The project or domain of the scope does not exist.")
 	}
 	text, tok := s.issueToken(c, l)
-	body := object{}
-	for key, value := range tok.body {
-		body[key] = value
-	}
+	body := maps.Clone(tok.body)
 	if c.query.Get("nocatalog") == "" { // "any non-empty value drops token.catalog"
 		body["catalog"] = s.catalog(c.base)
 	}
@@ -262,10 +260,7 @@ func (s *Sim) validateToken(c *call) answer {
 	if !ok || !c.now.Before(tok.expires) {
 		return refuseIAM(404, "The token of X-Subject-Token cannot be found.")
 	}
-	body := object{}
-	for key, value := range tok.body {
-		body[key] = value
-	}
+	body := maps.Clone(tok.body)
 	return answer{status: 200, header: map[string]string{"X-Subject-Token": c.r.Header.Get("X-Subject-Token")}, body: object{"token": body}}
 }
 

@@ -79,18 +79,18 @@ func (m members) needText(name string) (string, error) {
 	return value, err
 }
 
-// texts returns a list of strings.
-func (m members) texts(name string) (values []string, given bool, err error) {
-	given, err = m.value(name, "a list of strings", '[', &values)
+// texts returns a list of strings; nil where it is not given.
+func (m members) texts(name string) (values []string, err error) {
+	given, err := m.value(name, "a list of strings", '[', &values)
 	if err != nil || !given {
-		return nil, given, err
+		return nil, err
 	}
 	var raw []json.RawMessage
 	_ = json.Unmarshal(m[name], &raw) // it has just been read as a list
 	if slices.ContainsFunc(raw, func(r json.RawMessage) bool { return r[0] != '"' }) {
-		return nil, true, fmt.Errorf("the parameter %q is not a list of strings", name)
+		return nil, fmt.Errorf("the parameter %q is not a list of strings", name)
 	}
-	return values, true, nil
+	return values, nil
 }
 
 // list returns the raw members of a list.
@@ -99,10 +99,10 @@ func (m members) list(name string) (values []json.RawMessage, given bool, err er
 	return values, given, err
 }
 
-// whole returns an integer member.
-func (m members) whole(name string) (value int, given bool, err error) {
-	given, err = m.value(name, "a whole number", 0, &value)
-	return value, given, err
+// whole returns an integer member; 0 where it is not given.
+func (m members) whole(name string) (value int, err error) {
+	_, err = m.value(name, "a whole number", 0, &value)
+	return value, err
 }
 
 // truth returns a boolean member.

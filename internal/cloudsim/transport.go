@@ -88,11 +88,11 @@ type pipeWriter struct {
 
 func (p *pipeWriter) run(handler http.Handler, r *http.Request) {
 	defer func() {
-		switch cause := recover(); {
-		case cause == nil:
+		switch cause := recover(); cause {
+		case nil:
 			p.WriteHeader(http.StatusOK)
 			_ = p.body.Close()
-		case cause == http.ErrAbortHandler:
+		case http.ErrAbortHandler:
 			_ = p.body.CloseWithError(io.ErrUnexpectedEOF)
 			p.once.Do(func() { close(p.aborted) })
 		default:

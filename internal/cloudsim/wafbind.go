@@ -56,7 +56,7 @@ func (s *Sim) applyHosts(c *call, body members, eps string) ([]*wafHost, answer,
 		member string
 		which  func(*wafHost) bool
 	}{{"cloud_host_ids", isCloud}, {"premium_host_ids", isDedicated}} {
-		ids, _, err := body.texts(kind.member)
+		ids, err := body.texts(kind.member)
 		if err != nil {
 			return nil, refuse(400, codeBody, err.Error()), false
 		}
@@ -254,10 +254,10 @@ func readServer(raw json.RawMessage, dedicated bool) (Origin, error) {
 	if o.VPCID, _, err = m.text("vpc_id"); err != nil {
 		return o, err
 	}
-	if o.Weight, _, err = m.whole("weight"); err != nil {
+	if o.Weight, err = m.whole("weight"); err != nil {
 		return o, err
 	}
-	if o.Port, _, err = m.whole("port"); err != nil {
+	if o.Port, err = m.whole("port"); err != nil {
 		return o, err
 	}
 	if o.Port < 1 || o.Port > 65535 {

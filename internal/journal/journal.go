@@ -101,6 +101,10 @@ func decode(value []byte, revision uint64) Entry {
 		entry.Problem = fmt.Errorf("record has version %d, this rotatord reads up to %d", e.Version, version)
 		return entry
 	}
+	if len(e.Record) == 0 || string(e.Record) == "null" {
+		entry.Problem = errors.New("record is not readable: there is nothing in it")
+		return entry
+	}
 	entry.Record = e.Record
 	return entry
 }
@@ -130,10 +134,12 @@ func (j *Journal) Save(ctx context.Context, key, policy, certificate string, rec
 	return Revision(revision), nil
 }
 
-// isWrongSequence recognises the server's refusal of a compare-and-set.
+// isWrongSequence recognises the server's refusal of a compare-and-set, in the words of
+// one server and in those of a cluster.
 func isWrongSequence(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+	return ok && (api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence ||
+		api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant)
 }
 
 // Watch calls handle with every record there is, then caughtUp once, and then handle
@@ -151,6 +157,8 @@ func (j *Journal) Watch(ctx context.Context, handle func(key string, e Entry), c
 			return ctx.Err()
 		case update, ok := <-w.Updates():
 			switch {
+			case !ok && ctx.Err() != nil:
+				return ctx.Err() // the library ends the watch with its context
 			case !ok:
 				return errors.New("watch the journal: the watch was closed")
 			case update == nil:
@@ -166,6 +174,9 @@ func (j *Journal) Watch(ctx context.Context, handle func(key string, e Entry), c
 
 // Remove forgets the record under key if it is still at the revision that was read.
 func (j *Journal) Remove(ctx context.Context, key string, read Revision) error {
+	if read == 0 {
+		return nil // there was none; and the server takes 0 for "whatever it is at"
+	}
 	err := j.kv.Delete(ctx, key, jetstream.LastRevision(uint64(read)))
 	if isWrongSequence(err) {
 		return fmt.Errorf("remove journal record %s at revision %d: %w", key, read, ErrConflict)

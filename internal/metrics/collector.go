@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,6 +20,13 @@ type Look struct {
 	NATSConnected bool
 	QueueDepth    uint64
 	QueueOldest   time.Time
+	// Consumers by name; those of Config.Consumers that are missing are at 0.
+	Consumers map[string]Consumer
+}
+
+// Consumer is what a NATS consumer has before it.
+type Consumer struct {
+	Pending, AckPending uint64
 }
 
 // Assignment is one policy × certificate.
@@ -41,7 +49,11 @@ type Source struct {
 // collector turns a Look into const metrics.
 type collector struct {
 	look func() Look
-	desc descriptions
+	// policies with the kinds of their targets.
+	policies map[string][]string
+	// consumers of NATS by name.
+	consumers []string
+	desc      descriptions
 }
 
 type descriptions struct {
@@ -50,16 +62,17 @@ type descriptions struct {
 	sourceEvents, sourceCoalesced, sourceRescans, sourceLastScan, sourcePolling     *prometheus.Desc
 	lastSuccess, lastAttempt, consecutiveFailures, retryDue, drift, superseded      *prometheus.Desc
 	probeSuccess, probeMatch, probeDuration, natsConnected, queueDepth, queueOldest *prometheus.Desc
+	consumerPending, consumerAckPending                                             *prometheus.Desc
 }
 
-func newCollector(look func() Look) prometheus.Collector {
+func newCollector(look func() Look, policies map[string][]string, consumers []string) prometheus.Collector {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("rotatord_"+name, help, labels, nil)
 	}
 	certificate := []string{"policy", "certificate", "role", "target"}
 	source := []string{"kind", "source"}
 	target := []string{"policy", "certificate", "target"}
-	return &collector{look, descriptions{
+	return &collector{look, policies, consumers, descriptions{
 		notBefore: d("certificate_not_before_timestamp_seconds", "Beginning of a certificate's validity, as the source has it, as recorded, as served.", certificate...),
 		notAfter:  d("certificate_not_after_timestamp_seconds", "End of a certificate's validity, as the source has it, as recorded, as served.", certificate...),
 		info: d("certificate_info", "A live bundle; always 1.", append(certificate,
@@ -87,9 +100,11 @@ func newCollector(look func() Look) prometheus.Collector {
 		probeMatch:    d("probe_fingerprint_match", "1 if the last TLS handshakes with the endpoint showed the wanted bundle.", target...),
 		probeDuration: d("probe_duration_seconds", "Time of the slowest of the last TLS handshakes with the endpoint.", target...),
 
-		natsConnected: d("nats_connected", "1 if NATS answers."),
-		queueDepth:    d("work_queue_depth", "Assignments that are queued or being worked on."),
-		queueOldest:   d("work_queue_oldest_timestamp_seconds", "Since when the oldest of them; 0 for none."),
+		natsConnected:      d("nats_connected", "1 if NATS answers."),
+		consumerPending:    d("nats_consumer_pending", "Messages that a consumer has not been given yet.", "consumer"),
+		consumerAckPending: d("nats_consumer_ack_pending", "Messages that a consumer has been given and has not acknowledged.", "consumer"),
+		queueDepth:         d("work_queue_depth", "Assignments that are queued or being worked on."),
+		queueOldest:        d("work_queue_oldest_timestamp_seconds", "Since when the oldest of them; 0 for none."),
 	}}
 }
 
@@ -100,7 +115,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		d.notBefore, d.notAfter, d.info, d.state, d.sourceUp, d.sourceCertificates, d.sourceQuarantined, d.sourceErrors,
 		d.sourceEvents, d.sourceCoalesced, d.sourceRescans, d.sourceLastScan, d.sourcePolling, d.lastSuccess, d.lastAttempt,
 		d.consecutiveFailures, d.retryDue, d.drift, d.superseded, d.probeSuccess, d.probeMatch, d.probeDuration,
-		d.natsConnected, d.queueDepth, d.queueOldest,
+		d.natsConnected, d.queueDepth, d.queueOldest, d.consumerPending, d.consumerAckPending,
 	} {
 		ch <- desc
 	}
@@ -110,16 +125,40 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	look := c.look()
 	o := out{ch}
-	for i := range look.Assignments {
-		c.assignment(o, &look.Assignments[i])
+	assignments := distinct(look.Assignments)
+	for i := range assignments {
+		c.assignment(o, &assignments[i])
 	}
+	sources := map[string]bool{}
 	for i := range look.Sources {
-		c.source(o, &look.Sources[i])
+		if s := &look.Sources[i]; !sources[s.Policy] {
+			sources[s.Policy] = true
+			c.source(o, s)
+		}
 	}
-	c.supersededBy(o, look.Assignments)
+	c.supersededBy(o, assignments)
 	o.gauge(c.desc.natsConnected, truth(look.NATSConnected))
 	o.gauge(c.desc.queueDepth, float64(look.QueueDepth))
+	for _, name := range c.consumers {
+		o.gauge(c.desc.consumerPending, float64(look.Consumers[name].Pending), name)
+		o.gauge(c.desc.consumerAckPending, float64(look.Consumers[name].AckPending), name)
+	}
 	o.gauge(c.desc.queueOldest, seconds(look.QueueOldest))
+}
+
+// distinct makes label values of the ids. A series that comes twice would fail the whole
+// scrape, so an id that comes twice, if only by being made one, counts once.
+func distinct(all []Assignment) []Assignment {
+	known := make(map[rotation.ID]bool, len(all))
+	once := make([]Assignment, 0, len(all))
+	for _, a := range all {
+		a.ID = rotation.ID{Policy: text(a.ID.Policy), Certificate: text(a.ID.Certificate)}
+		if !known[a.ID] {
+			known[a.ID] = true
+			once = append(once, a)
+		}
+	}
+	return once
 }
 
 // out sends const metrics.
@@ -132,6 +171,10 @@ func (o out) gauge(d *prometheus.Desc, v float64, labels ...string) {
 func (o out) counter(d *prometheus.Desc, v float64, labels ...string) {
 	o.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, v, labels...)
 }
+
+// text is a label value. What is not UTF-8 would end the scrape in a panic, and names
+// come from certificates, which anybody may have written.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
 // The roles of a certificate: what the source has, what the journal says is active at a
 // target, what a handshake with an endpoint showed.
@@ -147,7 +190,7 @@ func (c *collector) assignment(o out, a *Assignment) {
 		o.gauge(c.desc.notBefore, seconds(w.NotBefore), policy, certificate, roleSource, "")
 		o.gauge(c.desc.notAfter, seconds(w.NotAfter), policy, certificate, roleSource, "")
 		o.gauge(c.desc.info, 1, policy, certificate, roleSource, "",
-			w.Fingerprint.String(), w.SerialNumber, w.SubjectCN, w.IssuerCN, w.KeyAlgorithm)
+			w.Fingerprint.String(), w.SerialNumber, text(w.SubjectCN), text(w.IssuerCN), w.KeyAlgorithm)
 	}
 	for _, state := range rotation.States() {
 		o.gauge(c.desc.state, truth(a.Record.State == state), policy, certificate, string(state))
@@ -184,13 +227,15 @@ type endpoint struct {
 func (c *collector) probes(o out, a *Assignment) {
 	byEndpoint := map[string]*endpoint{}
 	for _, p := range a.Record.Probes {
-		e := byEndpoint[p.Endpoint]
+		name := text(p.Endpoint)
+		e := byEndpoint[name]
 		if e == nil {
 			e = &endpoint{ok: true, match: true}
-			byEndpoint[p.Endpoint] = e
+			byEndpoint[name] = e
 		}
 		e.ok = e.ok && p.Err == ""
-		e.match = e.match && p.Fingerprint == a.Record.Wanted.Fingerprint
+		// Where nothing was shown and nothing is wanted, the two are equal and no match.
+		e.match = e.match && p.Fingerprint == a.Record.Wanted.Fingerprint && !p.Fingerprint.IsZero()
 		e.duration = max(e.duration, p.Duration)
 		if !p.NotAfter.IsZero() && (e.notAfter.IsZero() || p.NotAfter.Before(e.notAfter)) {
 			e.notBefore, e.notAfter = p.NotBefore, p.NotAfter
@@ -235,11 +280,19 @@ func (c *collector) source(o out, s *Source) {
 func (c *collector) supersededBy(o out, assignments []Assignment) {
 	type key struct{ kind, state string }
 	count := map[key]int{}
+	none := func(kind string) {
+		for _, state := range []string{"grace", "in_use", "blocked"} {
+			count[key{kind, state}] += 0
+		}
+	}
+	for _, kinds := range c.policies {
+		for _, kind := range kinds {
+			none(kind)
+		}
+	}
 	for _, a := range assignments {
 		for _, t := range a.Record.Targets {
-			for _, state := range []string{"grace", "in_use", "blocked"} {
-				count[key{t.Kind, state}] += 0
-			}
+			none(t.Kind)
 			for _, p := range t.Superseded {
 				switch {
 				case p.InUse:

@@ -12,6 +12,7 @@ package metrics
 
 import (
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,6 +34,8 @@ type Config struct {
 	FailureReasons []string
 	// StepFailureReasons of rotation steps, a closed set.
 	StepFailureReasons []string
+	// Consumers of NATS, a closed set.
+	Consumers []string
 	// Look returns what is, for the gauges.
 	Look func() Look
 }
@@ -71,7 +74,7 @@ func New(cfg Config) *Metrics {
 		m.triggers, m.rotations, m.duration, m.toConverged, m.stepFailures, m.retirements,
 		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.clockSkew,
 		m.natsReconnects, m.natsMessages, m.journalErrors, m.reloadOK, m.reloadAt, m.heartbeat,
-		newBuildInfo(cfg.Version), newCollector(cfg.Look),
+		newBuildInfo(cfg.Version), newCollector(cfg.Look, cfg.Policies, cfg.Consumers),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.precreate(cfg)
@@ -108,7 +111,7 @@ func (m *Metrics) makeWork() {
 	m.rotations = counter("rotations_total", "Rotations of single targets that ended, by result.", "policy", "target_kind", "result")
 	m.duration = histogram("rotation_duration_seconds", "Time from the first step of a target's rotation to its proof.", rotationBuckets, "target_kind")
 	m.toConverged = histogram("trigger_to_converged_seconds", "Time from the trigger of a rotation to the proof that every target serves the bundle.", rotationBuckets, "trigger")
-	m.stepFailures = counter("rotation_step_failures_total", "Failed steps.", "policy", "target_kind", "step", "reason")
+	m.stepFailures = counter("rotation_step_failures_total", "Steps of rotations that failed, by step and reason.", "policy", "target_kind", "step", "reason")
 	m.retirements = counter("retirements_total", "Superseded certificates that were to be removed, by result.", "target_kind", "result")
 }
 
@@ -132,7 +135,7 @@ func (m *Metrics) makeProcess() {
 
 // precreate makes the series at zero, so that a rate over them sees the first event.
 func (m *Metrics) precreate(cfg Config) {
-	for _, t := range rotation.Triggers() {
+	for _, t := range append(rotation.Triggers(), triggerOther) {
 		m.triggers.WithLabelValues(string(t))
 		m.toConverged.WithLabelValues(string(t))
 	}
@@ -178,8 +181,21 @@ func (m *Metrics) precreateTarget(policy, kind string, reasons []string) {
 	}
 }
 
+// triggerOther stands for a trigger that is not known here. Triggers come over NATS
+// too, from nodes of other versions; the label's values are a closed set all the same.
+const triggerOther rotation.Trigger = "other"
+
+func triggerLabel(trigger string) string {
+	if slices.Contains(rotation.Triggers(), rotation.Trigger(trigger)) {
+		return trigger
+	}
+	return string(triggerOther)
+}
+
 // Triggered counts a reason to look.
-func (m *Metrics) Triggered(trigger string) { m.triggers.WithLabelValues(trigger).Inc() }
+func (m *Metrics) Triggered(trigger string) {
+	m.triggers.WithLabelValues(triggerLabel(trigger)).Inc()
+}
 
 // StepFailed implements rotation.Meter.
 func (m *Metrics) StepFailed(policy, targetKind, step, reason string) {
@@ -196,7 +212,7 @@ func (m *Metrics) Rotated(policy, targetKind, result string, took time.Duration)
 
 // Converged implements rotation.Meter.
 func (m *Metrics) Converged(trigger string, took time.Duration) {
-	m.toConverged.WithLabelValues(trigger).Observe(took.Seconds())
+	m.toConverged.WithLabelValues(triggerLabel(trigger)).Observe(took.Seconds())
 }
 
 // Retired implements rotation.Meter.

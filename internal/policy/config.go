@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"os"
@@ -167,7 +168,7 @@ func (c *Config) complete(d *document, r resolver, getenv func(string) string) {
 		cloud.complete(d, r, "$.clouds."+name)
 		c.Clouds[name] = cloud
 		if !namePattern.MatchString(name) {
-			d.addAt("$.clouds."+name, "a cloud's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", name)
+			d.addAtKey("$.clouds."+name, "a cloud's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", name)
 		}
 	}
 	c.Log.complete(d)
@@ -182,6 +183,10 @@ func (c *Config) completeNode(d *document) {
 		}
 		c.Node = host
 	}
+	// The work queue calls the place of work that every node can do "any".
+	if c.Node == "any" {
+		d.addAt("$.node", "node cannot be called \"any\"")
+	}
 	if !nodePattern.MatchString(c.Node) {
 		d.addAt("$.node", "node %q must have 1 to 63 letters, digits, dots, hyphens or underscores", c.Node)
 	}
@@ -191,7 +196,7 @@ func (h *HTTP) complete(d *document) {
 	if h.Listen == "" {
 		h.Listen = "127.0.0.1:9847"
 	}
-	if _, _, err := net.SplitHostPort(h.Listen); err != nil {
+	if _, port, err := net.SplitHostPort(h.Listen); err != nil || !isListenPort(port) {
 		d.addAt("$.http.listen", "%q is not host:port, as in 127.0.0.1:9847", h.Listen)
 	}
 }
@@ -206,6 +211,7 @@ func (n *NATS) complete(d *document, r resolver) {
 	if n.Replicas == 0 {
 		n.Replicas = 1
 	}
+	d.checkWhole("$.nats.replicas")
 	if n.URL == "" {
 		n.completeEmbedded(d, r)
 		return
@@ -216,7 +222,7 @@ func (n *NATS) complete(d *document, r resolver) {
 	if !slices.Contains([]int{1, 3, 5}, n.Replicas) {
 		d.addAt("$.nats.replicas", "replicas is %d; JetStream takes 1, 3 or 5", n.Replicas)
 	}
-	for _, one := range strings.Split(n.URL, ",") {
+	for one := range strings.SplitSeq(n.URL, ",") {
 		if problem := urlProblem(strings.TrimSpace(one), "nats", "tls", "ws", "wss"); problem != "" {
 			d.addAt("$.nats.url", "%s", problem)
 		}
@@ -269,8 +275,8 @@ func (n *NATS) completeEmbedded(d *document, r resolver) {
 		return
 	}
 	e := n.Embedded
-	host, _, err := net.SplitHostPort(e.Listen)
-	if err != nil {
+	host, port, err := net.SplitHostPort(e.Listen)
+	if err != nil || !isListenPort(port) {
 		d.addAt("$.nats.embedded.listen", "%q is not host:port, as in 127.0.0.1:4222", e.Listen)
 	} else if !isLoopback(host) {
 		d.addAt("$.nats.embedded.listen", "%q is not a loopback address; give other hosts an external NATS server with authentication and TLS", host)
@@ -280,6 +286,9 @@ func (n *NATS) completeEmbedded(d *document, r resolver) {
 		d.addAt("$.nats.embedded", "embedded needs user and password_file together")
 	}
 }
+
+// isListenPort reports whether a listener can have the port; 0 is any free one.
+func isListenPort(port string) bool { return port == "0" || isPort(port) }
 
 func isLoopback(host string) bool {
 	ip := net.ParseIP(host)
@@ -304,9 +313,11 @@ func (c *Cloud) complete(d *document, r resolver, path string) {
 	for _, service := range sortedKeys(c.Limits) {
 		at := path + ".limits." + service
 		checkService(d, at, service)
-		if l := c.Limits[service]; l.Rate < 0 || l.Burst < 0 || l.Concurrency < 0 {
-			d.addAt(at, "a limit cannot be negative")
+		if l := c.Limits[service]; !(l.Rate >= 0) || math.IsInf(l.Rate, 0) || l.Burst < 0 || l.Concurrency < 0 {
+			d.addAt(at, "a limit must be a number, and cannot be negative")
 		}
+		d.checkWhole(at + ".burst")
+		d.checkWhole(at + ".concurrency")
 	}
 	c.CAFile = checkedFile(d, r, path+".ca_file", c.CAFile)
 	if c.Proxy != "" {
@@ -363,7 +374,9 @@ var (
 )
 
 func checkService(d *document, at, service string) {
-	oneOf(d, at, service, services)
+	if !slices.Contains(services, service) {
+		d.addAtKey(at, "%q is not one of %s", service, strings.Join(services, ", "))
+	}
 }
 
 func oneOf(d *document, at, value string, allowed []string) {
@@ -409,12 +422,12 @@ func checkedFile(d *document, r resolver, at, path string) string {
 func urlProblem(s string, schemes ...string) string {
 	u, err := url.Parse(s)
 	switch {
-	case err != nil || u.Host == "":
+	case strings.Contains(s, "@"):
+		return "a URL with user and password in it would show them in logs; use the login fields"
+	case err != nil || u.Host == "" || u.Port() != "" && !isPort(u.Port()):
 		return fmt.Sprintf("%q is not a URL, as in %s://host:port", s, schemes[0])
 	case !slices.Contains(schemes, u.Scheme):
 		return fmt.Sprintf("%q begins with %s; want %s", s, u.Scheme, strings.Join(schemes, " or "))
-	case u.User != nil:
-		return "a URL with user and password in it would show them in logs; use the login fields"
 	}
 	return ""
 }

@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/parser"
 	"github.com/goccy/go-yaml/token"
 )
@@ -41,21 +46,36 @@ func (e *nodeError) Error() string { return e.message }
 // pointer to a struct. The document is usable for pointing at lines even if it
 // has problems.
 func readDocument(file string, target any) *document {
-	data, err := os.ReadFile(file)
+	data, err := readAtMost(file, maxDocument+1)
 	if err != nil {
 		return &document{file: file, problems: Problems{{File: file, Message: "cannot be read: " + plainError(err)}}}
 	}
 	return parseDocument(file, data, target)
 }
 
+// readAtMost reads the beginning of a file: enough to tell that it is too long.
+func readAtMost(file string, limit int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit))
+}
+
 func parseDocument(file string, data []byte, target any) *document {
 	d := &document{file: file}
 	if len(data) > maxDocument {
-		d.problems = append(d.problems, Problem{File: file, Message: fmt.Sprintf("is %d bytes long; the limit is %d", len(data), maxDocument)})
+		d.problems = append(d.problems, Problem{File: file, Message: fmt.Sprintf("is longer than %d bytes", maxDocument)})
 		return d
 	}
 	d.lines = strings.Split(string(data), "\n")
-	tree, err := parser.ParseBytes(data, 0)
+	tokens := lexer.Tokenize(string(data))
+	if at := tooDeep(tokens); at != nil {
+		d.add(at, "nested more than %d levels deep", maxDepth)
+		return d
+	}
+	tree, err := parser.Parse(tokens, 0)
 	if err != nil {
 		d.addError(err, target)
 		return d
@@ -65,14 +85,77 @@ func parseDocument(file string, data []byte, target any) *document {
 		d.problems = append(d.problems, Problem{File: file, Line: 1, Column: 1, Message: "is empty"})
 		return d
 	}
-	if len(tree.Docs) > 1 && !isEmpty(tree.Docs[1].Body) {
-		d.add(tree.Docs[1].Body.GetToken(), "a second YAML document starts here; put it into a file of its own")
+	if at := secondDocument(tokens); at != nil {
+		d.add(at, "a second YAML document starts here; put it into a file of its own")
+		return d
+	}
+	if d.checkKeys(); len(d.problems) > 0 {
 		return d
 	}
 	if err := yaml.NodeToValue(tree.Docs[0].Body, target, yaml.DisallowUnknownField()); err != nil {
 		d.addError(err, target)
 	}
 	return d
+}
+
+// maxDepth is how deep lists and mappings may be nested by brackets, and by dashes on one
+// line. The parser takes minutes for a file full of them.
+const maxDepth = 50
+
+// tooDeep is the token that goes too deep, or nil.
+func tooDeep(tokens token.Tokens) *token.Token {
+	brackets, dashes, line := 0, 0, 0
+	for _, t := range tokens {
+		if t.Position.Line != line {
+			line, dashes = t.Position.Line, 0
+		}
+		switch t.Type {
+		case token.SequenceStartType, token.MappingStartType:
+			brackets++
+		case token.SequenceEndType, token.MappingEndType:
+			brackets--
+		case token.SequenceEntryType, token.MappingKeyType:
+			dashes++
+		}
+		if brackets+dashes > maxDepth {
+			return t
+		}
+	}
+	return nil
+}
+
+// secondDocument is the first content of a second document, or nil. The parser cannot
+// tell: it drops what follows an empty document.
+func secondDocument(tokens token.Tokens) *token.Token {
+	content, ended := false, false
+	for _, t := range tokens {
+		switch t.Type {
+		case token.DocumentHeaderType, token.DocumentEndType:
+			ended = content
+		case token.CommentType:
+		default:
+			if ended {
+				return t
+			}
+			content = true
+		}
+	}
+	return nil
+}
+
+// checkKeys refuses keys that are not text: the library ignores a whole mapping that
+// has one.
+func (d *document) checkKeys() {
+	for _, n := range ast.Filter(ast.MappingValueType, d.tree.Docs[0].Body) {
+		key := n.(*ast.MappingValueNode).Key
+		switch key.Type() {
+		case ast.StringType, ast.MergeKeyType:
+		case ast.MappingKeyType:
+			d.add(key.GetToken(), "a key must be plain text")
+		default:
+			d.add(key.GetToken(), "key %s is not text; quote it", key)
+		}
+	}
 }
 
 func isEmpty(n ast.Node) bool {
@@ -91,7 +174,7 @@ func (d *document) addError(err error, target any) {
 	}
 	var library yaml.Error
 	if !errors.As(err, &library) {
-		d.problems = append(d.problems, Problem{File: d.file, Line: 1, Column: 1, Message: err.Error()})
+		d.add(nil, "%s", err)
 		return
 	}
 	d.add(library.GetToken(), "%s", d.words(library, target))
@@ -106,11 +189,23 @@ func (d *document) words(err yaml.Error, target any) string {
 		}
 		return fmt.Sprintf("unknown field %q", name)
 	case *yaml.TypeError:
-		return fmt.Sprintf("want %s, have %q", kindWords(e.DstType), e.GetToken().Value)
+		return fmt.Sprintf("want %s, have %s", kindWords(e.DstType), tokenWords(e.GetToken()))
+	case *yaml.OverflowError:
+		return fmt.Sprintf("%s is too large a number", e.GetToken().Value)
 	case *yaml.UnexpectedNodeTypeError:
 		return fmt.Sprintf("want %s here, have %s", nodeWords(e.Expected), nodeWords(e.Actual))
 	}
 	return err.GetMessage()
+}
+
+func tokenWords(t *token.Token) string {
+	switch t.Type {
+	case token.SequenceStartType, token.SequenceEntryType:
+		return "a list"
+	case token.MappingStartType, token.MappingValueType:
+		return "a mapping (key: value)"
+	}
+	return strconv.Quote(t.Value)
 }
 
 func kindWords(t reflect.Type) string {
@@ -154,15 +249,66 @@ func (d *document) add(at *token.Token, format string, args ...any) {
 		p.Line, p.Column = at.Position.Line, at.Position.Column
 	}
 	if p.Line-1 < len(d.lines) {
-		p.source = strings.TrimRight(d.lines[p.Line-1], "\r")
+		p.source = excerpt(d.lines[p.Line-1])
 	}
 	d.problems = append(d.problems, p)
+}
+
+// maxExcerpt is the longest line that is shown, in bytes.
+const maxExcerpt = 400
+
+// login is what a URL may hold before its host, with or without a scheme.
+var login = regexp.MustCompile(`[^\s"',]+:[^\s"']*@`)
+
+// excerpt is a line as it may be shown: not endless, without characters that would
+// steer a terminal, and without a password that somebody wrote into a URL.
+func excerpt(line string) string {
+	line = strings.TrimRight(line, "\r")
+	if len(line) > maxExcerpt {
+		return ""
+	}
+	line = login.ReplaceAllString(line, "[redacted]@")
+	return strings.Map(func(r rune) rune {
+		if r != '\t' && unicode.IsControl(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, line)
+}
+
+// checkWhole refuses a fraction where a whole number is wanted: the library would cut
+// it off.
+func (d *document) checkWhole(path string) {
+	if at := d.find(path); at != nil && at.Type == token.FloatType {
+		d.add(at, "want a whole number, have %q", at.Value)
+	}
 }
 
 // addAt records a problem at a YAML path such as "$.targets[0].waf.hosts". Where the
 // path does not exist, because a field is missing, the nearest parent is shown.
 func (d *document) addAt(path, format string, args ...any) {
 	d.add(d.find(path), format, args...)
+}
+
+// addAtKey records a problem with the last name of a path itself, not with what it
+// stands for.
+func (d *document) addAtKey(path, format string, args ...any) {
+	d.add(d.findKey(path), format, args...)
+}
+
+func (d *document) findKey(path string) *token.Token {
+	cut := strings.LastIndex(path, ".")
+	if p, err := yaml.PathString(path[:cut]); err == nil {
+		n, _ := p.FilterFile(d.tree)
+		if mapping, ok := n.(*ast.MappingNode); ok {
+			for _, v := range mapping.Values {
+				if v.Key.GetToken().Value == path[cut+1:] {
+					return v.Key.GetToken()
+				}
+			}
+		}
+	}
+	return d.find(path)
 }
 
 func (d *document) find(path string) *token.Token {

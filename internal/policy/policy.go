@@ -208,6 +208,9 @@ func (p *Policy) completeSource(d *document, r resolver) {
 			d.addAt(at+".match.dns_names["+strconv.Itoa(i)+"]", "%q is not a pattern", pattern)
 		}
 	}
+	if _, err := path.Match(dir.Match.Issuer, ""); err != nil {
+		d.addAt(at+".match.issuer", "%q is not a pattern", dir.Match.Issuer)
+	}
 	if dir.Rescan == 0 {
 		dir.Rescan = defaultRescan
 	}
@@ -331,6 +334,7 @@ func (r *Retain) complete(d *document) {
 	if r.Superseded == nil {
 		r.Superseded = new(1)
 	}
+	d.checkWhole("$.retain.superseded")
 	if *r.Superseded < 0 {
 		d.addAt("$.retain.superseded", "superseded is %d; it cannot be negative", *r.Superseded)
 	}

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -47,7 +48,7 @@ func caretIndent(line string, column int) string {
 	return b.String()
 }
 
-// Problems are all mistakes that one look found, in the order of file and line.
+// Problems are all mistakes that one look found, in the order of file, line and column.
 type Problems []Problem
 
 // Error lists every problem, a paragraph each.
@@ -65,10 +66,7 @@ func (ps Problems) orNil() error {
 		return nil
 	}
 	slices.SortStableFunc(ps, func(a, b Problem) int {
-		if c := strings.Compare(a.File, b.File); c != 0 {
-			return c
-		}
-		return a.Line - b.Line
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
 	return ps
 }

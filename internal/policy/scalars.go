@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -33,21 +34,18 @@ func ParseDuration(s string) (Duration, error) {
 		if parts[i+1] == "" {
 			continue
 		}
-		n, err := strconv.Atoi(parts[i+1])
-		if err != nil || n > 40000 {
+		n, err := strconv.ParseInt(parts[i+1], 10, 64)
+		if err != nil || n > int64((math.MaxInt64-total)/unit) {
 			return 0, bad
 		}
 		total += time.Duration(n) * unit
 	}
 	if rest := parts[3]; rest != "" {
 		d, err := time.ParseDuration(rest)
-		if err != nil || d < 0 {
+		if err != nil || d < 0 || d > math.MaxInt64-total {
 			return 0, bad
 		}
 		total += d
-	}
-	if total < 0 {
-		return 0, bad
 	}
 	return Duration(total), nil
 }
@@ -66,6 +64,9 @@ func (d Duration) String() string {
 
 // UnmarshalYAML implements the YAML library's NodeUnmarshaler.
 func (d *Duration) UnmarshalYAML(n ast.Node) error {
+	if _, ok := n.(ast.ScalarNode); !ok {
+		return &nodeError{startOf(n), "want a duration, as in 30d, 12h, 90s, have " + nodeWords(n.Type())}
+	}
 	parsed, err := ParseDuration(scalar(n))
 	if err != nil {
 		return &nodeError{n.GetToken(), err.Error()}
@@ -94,12 +95,12 @@ const maxSecret = 64 << 10
 
 // Read returns the file's content without the white space around it.
 func (f SecretFile) Read() (string, error) {
-	data, err := os.ReadFile(string(f))
+	data, err := readAtMost(string(f), maxSecret+1)
 	if err != nil {
 		return "", fmt.Errorf("read secret file: %w", err)
 	}
 	if len(data) > maxSecret {
-		return "", fmt.Errorf("read secret file %s: %d bytes are too many for a secret", string(f), len(data))
+		return "", fmt.Errorf("read secret file %s: more than %d bytes are too many for a secret", string(f), maxSecret)
 	}
 	secret := strings.TrimSpace(string(data))
 	if secret == "" {
@@ -160,11 +161,13 @@ func (r resolver) path(path string) string {
 // ones, links to files followed.
 func Files(root string) ([]string, error) {
 	var files []string
-	err := filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+	// The slash makes WalkDir follow a link that is the root itself.
+	start := root + string(filepath.Separator)
+	err := filepath.WalkDir(start, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		hidden := strings.HasPrefix(entry.Name(), ".") && path != root
+		hidden := strings.HasPrefix(entry.Name(), ".") && path != start
 		if hidden && entry.IsDir() {
 			return filepath.SkipDir
 		}

@@ -19,6 +19,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -45,22 +46,25 @@ func (Prober) Probe(ctx context.Context, r providers.ProbeRequest) []providers.P
 	if err != nil {
 		return failAll(r.Endpoints, err)
 	}
-	var probes []providers.Probe
-	for _, endpoint := range r.Endpoints {
-		probes = append(probes, addressesOf(ctx, endpoint, r.Addresses)...)
-	}
+	addresses := make([][]providers.Probe, len(r.Endpoints))
+	inParallel(len(r.Endpoints), func(i int) { addresses[i] = addressesOf(ctx, r.Endpoints[i], r.Addresses) })
+	probes := slices.Concat(addresses...)
+	inParallel(len(probes), func(i int) {
+		if probes[i].Err == "" {
+			handshake(ctx, &probes[i], roots, r.CheckChain)
+		}
+	})
+	return probes
+}
+
+// inParallel calls do for 0 to n-1, for some of them at once.
+func inParallel(n int, do func(int)) {
 	var g errgroup.Group
 	g.SetLimit(parallel)
-	for i := range probes {
-		if probes[i].Err == "" {
-			g.Go(func() error {
-				handshake(ctx, &probes[i], roots, r.CheckChain)
-				return nil
-			})
-		}
+	for i := range n {
+		g.Go(func() error { do(i); return nil })
 	}
-	_ = g.Wait()
-	return probes
+	_ = g.Wait() // no call fails: what went wrong is in the probes
 }
 
 func loadRoots(r providers.ProbeRequest) (*x509.CertPool, error) {
@@ -78,6 +82,9 @@ func loadRoots(r providers.ProbeRequest) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	for _, c := range contents.Certificates {
 		pool.AddCert(c.Certificate)
+	}
+	if len(contents.Certificates) == 0 {
+		return nil, fmt.Errorf("roots in %s: there is no certificate", r.CAFile)
 	}
 	return pool, nil
 }
@@ -99,7 +106,7 @@ func addressesOf(ctx context.Context, endpoint string, pinned []string) []provid
 	var probes []providers.Probe
 	for _, address := range pinned {
 		if _, _, err := net.SplitHostPort(address); err != nil {
-			address = net.JoinHostPort(address, port)
+			address = net.JoinHostPort(strings.Trim(address, "[]"), port)
 		}
 		probes = append(probes, providers.Probe{Endpoint: endpoint, Address: address})
 	}
@@ -124,12 +131,12 @@ func addressesOf(ctx context.Context, endpoint string, pinned []string) []provid
 func handshake(ctx context.Context, p *providers.Probe, roots *x509.CertPool, verify bool) {
 	started := time.Now()
 	defer func() { p.Duration = time.Since(started) }()
-	ctx, cancel := context.WithTimeout(ctx, handshakeWait)
+	limited, cancel := context.WithTimeout(ctx, handshakeWait)
 	defer cancel()
 	host, _, _ := net.SplitHostPort(p.Endpoint)
 	// #nosec G402 -- the chain is checked below, so that the leaf is known even if it fails.
 	dialer := tls.Dialer{Config: &tls.Config{ServerName: host, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}}
-	conn, err := dialer.DialContext(ctx, "tcp", p.Address)
+	conn, err := dialer.DialContext(limited, "tcp", p.Address)
 	if err != nil {
 		p.Err = reason(ctx, err)
 		return
@@ -156,9 +163,20 @@ func verifyChain(shown []*x509.Certificate, host string, roots *x509.CertPool) e
 	return nil
 }
 
+// reason says in words why there was no handshake, the same words for the same cause: the
+// local port, which is another one each time, is left out. ctx is the caller's.
 func reason(ctx context.Context, err error) string {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	if ctx.Err() != nil {
+		return fmt.Sprintf("no handshake before the probe was ended: %v", ctx.Err())
+	}
+	if errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Sprintf("no handshake within %s", handshakeWait)
+	}
+	if e, ok := errors.AsType[*os.SyscallError](err); ok {
+		return e.Error()
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return fmt.Sprintf("%s: %v", e.Op, e.Err)
 	}
 	return err.Error()
 }

@@ -73,7 +73,10 @@ type Error struct {
 	Message string
 	// RequestID is the service's id of the call, for a support ticket.
 	RequestID string
-	// RetryAfter is how long the service asked to wait; zero if it did not say.
+	// RetryAfter is how long to wait before the next try; zero if nobody said. It comes
+	// with KindThrottled, and may come with KindUnavailable (the service is busy and says
+	// for how long, or does not take calls yet) and with KindUnauthenticated (a password
+	// that was refused is held back, lest the account be locked).
 	RetryAfter time.Duration
 	// Err is the underlying error, if any.
 	Err error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -257,7 +258,10 @@ func (r *run) verify(ctx context.Context) {
 // several certificates in a policy, each proves its own.
 func (r *run) endpointsToProve() []string {
 	return slices.DeleteFunc(slices.Clone(r.o.Policy.Verify.Endpoints), func(endpoint string) bool {
-		host, _, _ := strings.Cut(endpoint, ":")
+		host, _, err := net.SplitHostPort(endpoint)
+		if err != nil {
+			return false // the proof will say what is wrong with it
+		}
 		mine, orphans := share([]string{strings.ToLower(host)}, r.o.ID.Certificate, r.assembly.Source)
 		return len(mine) == 0 && len(orphans) == 0
 	})

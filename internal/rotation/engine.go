@@ -183,11 +183,13 @@ func (r *run) save(ctx context.Context) error {
 	if reflect.DeepEqual(r.o.Record, r.loaded) {
 		return nil
 	}
-	revision, err := r.e.cfg.Journal.Save(ctx, r.o.ID, r.o.Record, r.revision)
+	// A copy: the journal's reader may hold on to it while this run goes on changing its own.
+	written := r.o.Record.clone()
+	revision, err := r.e.cfg.Journal.Save(ctx, r.o.ID, written, r.revision)
 	if err != nil {
 		return fmt.Errorf("record %s/%s: %w", r.o.ID.Policy, r.o.ID.Certificate, err)
 	}
-	r.revision, r.loaded = revision, r.o.Record.clone()
+	r.revision, r.loaded = revision, written
 	return nil
 }
 

@@ -16,8 +16,10 @@ import (
 )
 
 // maxSleep bounds a sleep. Timers run on the monotonic clock, which stands still
-// during suspend and knows nothing of a corrected wall clock: the bound is how late
-// an alarm can be after either.
+// during suspend and knows nothing of a corrected wall clock. Each wake-up asks the
+// wall clock what is due, so the bound is how late an alarm can be after the clock was
+// set forward or the machine slept. After it was set back, an alarm fires when the
+// clock shows its time again, and not before.
 const maxSleep = 30 * time.Second
 
 // Alarm remembers for each id when it wants to be looked at again. The methods may
@@ -89,7 +91,8 @@ func (a *Alarm) Next() time.Time {
 
 // Run calls fire with each id that is due, once, in the order of their times, until
 // ctx ends. fire is called by one goroutine at a time and may call Set. beat, if not
-// nil, is called at every wake-up: the sign of life of whoever runs the alarm.
+// nil, is called at every wake-up, thus at least every 30 seconds while fire returns:
+// the sign of life of whoever runs the alarm.
 func (a *Alarm) Run(ctx context.Context, fire func(id string), beat func()) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()

@@ -1,16 +1,13 @@
 package watcher
 
 import (
-	"errors"
 	"log/slog"
 	"maps"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/rotatord/rotatord/internal/certs"
@@ -81,7 +78,7 @@ func newScanner(config Config, logger *slog.Logger) *scanner {
 
 func (s *scanner) close() {
 	if s.notifier != nil {
-		s.notifier.Close()
+		_ = s.notifier.Close()
 		s.notifier = nil
 	}
 }
@@ -209,96 +206,6 @@ func readable(path string) error {
 	return unix.Close(fd)
 }
 
-// finish reads what must be read and enters it.
-func (s *scanner) finish() {
-	if s.restructured {
-		s.followDirectoryLinks()
-	}
-	s.rewatchMoved()
-	paths := s.unread
-	s.unread = nil
-	for i, facts := range s.read(paths) {
-		s.enter(paths[i], facts)
-	}
-}
-
-// read reads files in parallel; the result is in the order of paths.
-func (s *scanner) read(paths []string) []*certs.FileFacts {
-	all := make([]*certs.FileFacts, len(paths))
-	const share = 16 // files a task: a task for each file costs as much as reading it
-	var group errgroup.Group
-	group.SetLimit(runtime.GOMAXPROCS(0))
-	for from := 0; from < len(paths); from += share {
-		group.Go(func() error {
-			for i := from; i < min(from+share, len(paths)); i++ {
-				all[i] = s.reader.Read(paths[i])
-			}
-			return nil
-		})
-	}
-	group.Wait() // no task fails: a file's problem is among its facts
-	return all
-}
-
-// enter takes the facts of a file that was read.
-func (s *scanner) enter(path string, facts *certs.FileFacts) {
-	name := filepath.Base(path)
-	if len(facts.Problems) > 0 {
-		switch facts.Problems[0].Reason {
-		case certs.Unreadable, certs.TooLarge, certs.SymlinkLoop:
-			s.lookAgain(path)
-			if !promisesPEM(name) || statusAt(unix.AT_FDCWD, path).kind == missing {
-				s.forget(path)
-				return
-			}
-		}
-		if !promisesPEM(name) && onlyNotPEM(facts.Problems) {
-			s.forget(path)
-			return
-		}
-		s.quarantine(facts)
-		return
-	}
-	if facts.Empty() {
-		s.forget(path)
-		return
-	}
-	delete(s.quarantined, path)
-	s.set.Put(facts)
-}
-
-func onlyNotPEM(problems []certs.Problem) bool {
-	return !slices.ContainsFunc(problems, func(p certs.Problem) bool { return p.Reason != certs.NotPEM })
-}
-
-// lookAgain lets the next look read the file whether it changed or not: what
-// failed for reasons outside the file may work then.
-func (s *scanner) lookAgain(path string) {
-	d := s.directories[filepath.Dir(path)]
-	if d == nil {
-		return
-	}
-	i, known := slices.BinarySearchFunc(d.files, path, func(f file, path string) int { return strings.Compare(f.path, path) })
-	if known {
-		d.files[i].racy = true
-	}
-}
-
-func (s *scanner) quarantine(facts *certs.FileFacts) {
-	if known := s.quarantined[facts.Path]; known == nil || !slices.Equal(known.Problems, facts.Problems) {
-		for _, problem := range facts.Problems {
-			s.errors[problem.Reason]++
-		}
-	}
-	s.quarantined[facts.Path] = facts
-	s.set.Put(facts)
-}
-
-func (s *scanner) forget(path string) {
-	delete(s.quarantined, path)
-	s.set.Remove(path)
-}
-
 // snapshot says what is known now. While the root is down, the certificates are
 // those from before.
 func (s *scanner) snapshot(before *Snapshot) (*Snapshot, Change) {
@@ -338,89 +245,4 @@ func (s *scanner) problems(certificates map[string]*Certificate) []certs.Problem
 	}
 	certs.SortProblems(all)
 	return all
-}
-
-// watch asks for events of a real directory and reports whether they will come.
-func (s *scanner) watch(realPath string) bool {
-	if s.notifier == nil {
-		return false
-	}
-	err := s.notifier.Add(realPath)
-	if err == nil {
-		return true
-	}
-	for _, exhausted := range []error{unix.ENOSPC, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
-		if errors.Is(err, exhausted) {
-			s.startPolling(err)
-			return false
-		}
-	}
-	return false // gone or forbidden: listing it will tell
-}
-
-// startPolling gives all watches back: other programs of the host need them
-// too, and half of a tree with events is no better than none.
-func (s *scanner) startPolling(err error) {
-	s.close()
-	s.polling = true
-	s.logger.Warn("no watches left, polling instead; raise fs.inotify.max_user_watches and max_user_instances",
-		"interval", min(s.config.PollInterval, s.config.Interval), "err", err)
-}
-
-// unwatch gives a watch back unless somebody else needs it.
-func (s *scanner) unwatch(realPath string) {
-	if s.notifier == nil || s.holds[realPath] > 0 {
-		return
-	}
-	if d := s.directories[realPath]; d != nil && d.real == realPath || len(s.aliases[realPath]) > 0 {
-		return
-	}
-	s.notifier.Remove(realPath) // it may have died with its directory
-}
-
-// hold keeps a directory watched for a link or for the root.
-func (s *scanner) hold(realPath string) {
-	if s.holds[realPath]++; s.holds[realPath] == 1 {
-		s.watch(realPath)
-	}
-}
-
-func (s *scanner) letGo(realPath string) {
-	if s.holds[realPath]--; s.holds[realPath] == 0 {
-		delete(s.holds, realPath)
-		s.unwatch(realPath)
-	}
-}
-
-// watchLost notes that the kernel dropped the watch of a directory.
-func (s *scanner) watchLost(realPath string) {
-	if d := s.directories[realPath]; d != nil && d.real == realPath {
-		d.watched = false
-	}
-	for _, path := range s.aliases[realPath] {
-		s.directories[path].watched = false
-	}
-}
-
-// findLostWatches compares with what the event source really watches: an
-// overflow may have eaten the news that a watch is gone.
-func (s *scanner) findLostWatches() {
-	if s.notifier == nil {
-		return
-	}
-	list := s.notifier.WatchList()
-	alive := make(map[string]struct{}, len(list))
-	for _, path := range list {
-		alive[path] = struct{}{}
-	}
-	for _, d := range s.directories {
-		if _, ok := alive[d.real]; !ok {
-			d.watched = false
-		}
-	}
-	for path := range s.holds {
-		if _, ok := alive[path]; !ok {
-			s.watch(path)
-		}
-	}
 }

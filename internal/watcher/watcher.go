@@ -136,29 +136,33 @@ func (w *Watcher) Ready() <-chan struct{} { return w.ready }
 
 // Rescan asks for a look at everything and returns at once; several requests
 // may be answered by one look.
-func (w *Watcher) Rescan(reason RescanReason) {
-	w.mu.Lock()
-	w.requested[reason] = true
-	w.mu.Unlock()
-	select {
-	case w.wake <- struct{}{}:
-	default: // a wake-up is on its way
-	}
-}
+func (w *Watcher) Rescan(reason RescanReason) { w.request(reason, nil) }
 
 // Refresh returns when a look at everything that began after the call has ended and its
-// snapshot is in place, or with the context's error.
+// snapshot is in place, or with the context's error. Many calls are answered by one look.
 func (w *Watcher) Refresh(ctx context.Context) error {
 	looked := make(chan struct{})
-	w.mu.Lock()
-	w.waiting = append(w.waiting, looked)
-	w.mu.Unlock()
-	w.Rescan(Manual)
+	w.request(Manual, looked)
 	select {
 	case <-looked:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("wait for a look at %s: %w", w.config.Root, ctx.Err())
+	}
+}
+
+// request asks for a look and says what is to be closed after it; nil for nothing. The
+// two go together: a look between them would answer without having been asked for.
+func (w *Watcher) request(reason RescanReason, looked chan struct{}) {
+	w.mu.Lock()
+	w.requested[reason] = true
+	if looked != nil {
+		w.waiting = append(w.waiting, looked)
+	}
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default: // a wake-up is on its way
 	}
 }
 

@@ -30,12 +30,16 @@ var authority = sync.OnceValue(func() *certstest.CA {
 // issue makes a bundle; version orders bundles of one name.
 func issue(t testing.TB, name string, version int) *certs.Bundle {
 	t.Helper()
-	b, err := authority().Issue(certstest.Options{
+	b, err := issueVersion(name, version)
+	must(t, err)
+	return b
+}
+
+func issueVersion(name string, version int) (*certs.Bundle, error) {
+	return authority().Issue(certstest.Options{
 		Names:     []string{name},
 		NotBefore: time.Now().Add(-24*time.Hour + time.Duration(version)*time.Minute),
 	})
-	must(t, err)
-	return b
 }
 
 func must(t testing.TB, err error) {

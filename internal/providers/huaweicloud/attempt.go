@@ -63,7 +63,7 @@ func (c *Client) request(j *job, project string, body []byte) (*http.Request, er
 	}
 	u.RawQuery = j.Query.Encode()
 	// The context comes with the exchange: this request may wait behind a gate.
-	req, err := http.NewRequest(j.Method, u.String(), bytes.NewReader(body))
+	req, err := http.NewRequest(j.Method, u.String(), bytes.NewReader(body)) //nolint:noctx // see above
 	if err != nil {
 		return nil, j.fail(providers.KindInvalid, "the call is not a valid request", nil)
 	}

@@ -1,6 +1,7 @@
 package huaweicloud
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -185,15 +186,8 @@ func wantKind(t *testing.T, err error, want providers.Kind) *providers.Error {
 }
 
 func asError(err error) *providers.Error {
-	for err != nil {
-		if e, ok := err.(*providers.Error); ok {
-			return e
-		}
-		u, ok := err.(interface{ Unwrap() error })
-		if !ok {
-			break
-		}
-		err = u.Unwrap()
+	if e, ok := errors.AsType[*providers.Error](err); ok {
+		return e
 	}
 	panic(fmt.Sprintf("no provider error in %v", err))
 }

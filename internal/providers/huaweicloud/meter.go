@@ -82,6 +82,7 @@ func reasonOf(err error, status int) string {
 		return reasonNotFound
 	case providers.KindInvalid:
 		return reasonInvalid
+	case providers.KindUnknown, providers.KindUnavailable, providers.KindUnknownOutcome: // by what is known of the exchange
 	}
 	if isTimeout(err) {
 		return reasonTimeout

@@ -57,7 +57,7 @@ func TestNetworkFailures(t *testing.T) {
 			read: providers.KindUnavailable, write: providers.KindUnknownOutcome, reason: "server"},
 		{name: "no JSON", handler: func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, testSecret) },
 			read: providers.KindUnavailable, write: providers.KindUnknownOutcome, reason: "server"},
-		{name: "empty answer", handler: func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) },
+		{name: "empty answer", handler: func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(http.StatusNoContent) },
 			read: providers.KindUnavailable, write: providers.KindUnknownOutcome, reason: "server"},
 		{name: "too long", handler: func(w http.ResponseWriter, r *http.Request) { w.Write(bytes.Repeat([]byte(" "), 5<<20)) },
 			read: providers.KindInvalid, write: providers.KindUnknownOutcome, reason: "server"},

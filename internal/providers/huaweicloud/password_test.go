@@ -251,17 +251,17 @@ func TestWrongPasswordIsNotRepeated(t *testing.T) {
 		wg.Wait()
 		logins := 1
 		// 5 minutes, then 10, 20, 30, 30.
-		for _, pause := range []time.Duration{5, 10, 20, 30, 30} {
+		for _, pause := range []time.Duration{5 * time.Minute, 10 * time.Minute, 20 * time.Minute, 30 * time.Minute, 30 * time.Minute} {
 			if n := cloud.count(loginCall); n != logins {
 				t.Fatalf("%d logins, want %d", n, logins)
 			}
-			time.Sleep(pause*time.Minute - time.Second)
+			time.Sleep(pause - time.Second)
 			e := wantKind(t, c.Do(t.Context(), getCall(nil)), providers.KindUnauthenticated)
 			if e.RetryAfter <= 0 || e.RetryAfter > time.Second {
 				t.Errorf("retry after %s, want a second at most", e.RetryAfter)
 			}
 			if n := cloud.count(loginCall); n != logins {
-				t.Fatalf("%d logins before %s were over, want %d", n, pause*time.Minute, logins)
+				t.Fatalf("%d logins before %s were over, want %d", n, pause, logins)
 			}
 			time.Sleep(time.Second)
 			wantKind(t, c.Do(t.Context(), getCall(nil)), providers.KindUnauthenticated)

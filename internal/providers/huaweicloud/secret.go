@@ -52,7 +52,7 @@ func (Secret) String() string { return redacted }
 func (Secret) GoString() string { return redacted }
 
 // Format writes [redacted] for every verb and flag.
-func (Secret) Format(f fmt.State, _ rune) { io.WriteString(f, redacted) }
+func (Secret) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 // LogValue is [redacted].
 func (Secret) LogValue() slog.Value { return slog.StringValue(redacted) }

@@ -71,7 +71,7 @@ func TestSign(t *testing.T) {
 }
 
 func TestSignAgainReplaces(t *testing.T) {
-	req, _ := http.NewRequest("GET", "https://h/p", nil)
+	req, _ := http.NewRequest(http.MethodGet, "https://h/p", nil)
 	Sign(req, nil, "a", "s", time.Unix(0, 0))
 	first := req.Header.Get("Authorization")
 	Sign(req, nil, "a", "s", time.Unix(60, 0))

@@ -35,6 +35,7 @@ func (t *Target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle
 		return t.adoptDuplicate(ctx, r.Owner, b, err)
 	case providers.KindQuota:
 		return t.reuseStandby(ctx, r.Owner, u, b, err)
+	default: // another object would not help
 	}
 	if err != nil {
 		return providers.Remote{}, err
@@ -42,7 +43,7 @@ func (t *Target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle
 	if c.ID == "" {
 		return providers.Remote{}, fail(providers.KindUnknownOutcome, opStage, "the answer names no certificate id")
 	}
-	t.log.InfoContext(ctx, "certificate uploaded", "target", "waf", "certificate", name, "id", string(c.ID))
+	t.log.DebugContext(ctx, "certificate uploaded", "name", name, "id", string(c.ID))
 	return staged(string(c.ID), u.Name, b, c.Timestamp.millis()), nil
 }
 
@@ -152,7 +153,7 @@ func (t *Target) reuseStandby(ctx context.Context, o providers.Owner, u upload, 
 		return providers.Remote{}, err
 	}
 	rows = slices.DeleteFunc(rows, func(row certificate) bool { return !providers.Owns(o, string(row.Name)) })
-	slices.SortFunc(rows, func(a, b certificate) int { return int(a.Timestamp.millis().Compare(b.Timestamp.millis())) })
+	slices.SortFunc(rows, func(a, b certificate) int { return a.Timestamp.millis().Compare(b.Timestamp.millis()) })
 	for _, row := range rows {
 		old, err := t.show(ctx, o, string(row.ID))
 		if err != nil {

@@ -132,11 +132,10 @@ func (s *server) UnmarshalJSON(b []byte) error {
 	var rows []struct {
 		FrontProtocol label `json:"front_protocol"`
 	}
-	if json.Unmarshal(b, &rows) != nil {
-		return nil
-	}
-	for _, r := range rows {
-		s.protocols = append(s.protocols, string(r.FrontProtocol))
+	if json.Unmarshal(b, &rows) == nil { // else it names no protocols; it can still be sent back
+		for _, r := range rows {
+			s.protocols = append(s.protocols, string(r.FrontProtocol))
+		}
 	}
 	return nil
 }

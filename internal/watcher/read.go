@@ -1,0 +1,104 @@
+package watcher
+
+import (
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/rotatord/rotatord/internal/certs"
+)
+
+// finish reads what must be read and enters it.
+func (s *scanner) finish() {
+	if s.restructured {
+		s.followDirectoryLinks()
+	}
+	s.rewatchMoved()
+	paths := s.unread
+	s.unread = nil
+	for i, facts := range s.read(paths) {
+		s.enter(paths[i], facts)
+	}
+}
+
+// read reads files in parallel; the result is in the order of paths.
+func (s *scanner) read(paths []string) []*certs.FileFacts {
+	all := make([]*certs.FileFacts, len(paths))
+	const share = 16 // files a task: a task for each file costs as much as reading it
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for from := 0; from < len(paths); from += share {
+		group.Go(func() error {
+			for i := from; i < min(from+share, len(paths)); i++ {
+				all[i] = s.reader.Read(paths[i])
+			}
+			return nil
+		})
+	}
+	_ = group.Wait() // no task fails: a file's problem is among its facts
+	return all
+}
+
+// enter takes the facts of a file that was read.
+func (s *scanner) enter(path string, facts *certs.FileFacts) {
+	name := filepath.Base(path)
+	if len(facts.Problems) > 0 {
+		switch facts.Problems[0].Reason {
+		case certs.Unreadable, certs.TooLarge, certs.SymlinkLoop:
+			s.lookAgain(path)
+			if !promisesPEM(name) || statusAt(unix.AT_FDCWD, path).kind == missing {
+				s.forget(path)
+				return
+			}
+		default: // the content is what is wrong
+		}
+		if !promisesPEM(name) && onlyNotPEM(facts.Problems) {
+			s.forget(path)
+			return
+		}
+		s.quarantine(facts)
+		return
+	}
+	if facts.Empty() {
+		s.forget(path)
+		return
+	}
+	delete(s.quarantined, path)
+	s.set.Put(facts)
+}
+
+func onlyNotPEM(problems []certs.Problem) bool {
+	return !slices.ContainsFunc(problems, func(p certs.Problem) bool { return p.Reason != certs.NotPEM })
+}
+
+// lookAgain lets the next look read the file whether it changed or not: what
+// failed for reasons outside the file may work then.
+func (s *scanner) lookAgain(path string) {
+	d := s.directories[filepath.Dir(path)]
+	if d == nil {
+		return
+	}
+	i, known := slices.BinarySearchFunc(d.files, path, func(f file, path string) int { return strings.Compare(f.path, path) })
+	if known {
+		d.files[i].racy = true
+	}
+}
+
+func (s *scanner) quarantine(facts *certs.FileFacts) {
+	if known := s.quarantined[facts.Path]; known == nil || !slices.Equal(known.Problems, facts.Problems) {
+		for _, problem := range facts.Problems {
+			s.errors[problem.Reason]++
+		}
+	}
+	s.quarantined[facts.Path] = facts
+	s.set.Put(facts)
+}
+
+func (s *scanner) forget(path string) {
+	delete(s.quarantined, path)
+	s.set.Remove(path)
+}

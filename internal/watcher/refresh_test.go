@@ -1,0 +1,108 @@
+package watcher
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs/certstest"
+)
+
+// deaf takes a watcher's events away, so that only complete looks find anything.
+func deaf(w *Watcher) { faulty(&faultyNotifier{left: -1, deaf: true})(w) }
+
+func TestRefreshSeesWhatIsThere(t *testing.T) {
+	root := t.TempDir()
+	r := start(t, Config{Root: root, Interval: time.Hour}, deaf)
+	for version := range 20 {
+		b := issue(t, shop, version)
+		must(t, certstest.WritePair(root, "shop", b))
+		must(t, r.Refresh(t.Context()))
+		if c, _ := r.Snapshot().Certificate(shop); c.Problem != nil || c.Pair.Info.Fingerprint != b.Fingerprint() {
+			t.Fatalf("version %d is not in the snapshot: %+v", version, c)
+		}
+	}
+}
+
+// TestRefreshIsShared: whoever asks while a look is under way is answered by the next
+// one, all of them together.
+func TestRefreshIsShared(t *testing.T) {
+	root := t.TempDir()
+	looking, goOn := make(chan struct{}), make(chan struct{})
+	var hold sync.Once
+	r := start(t, Config{Root: root, Interval: time.Hour}, deaf, func(w *Watcher) {
+		inner := w.looked
+		w.looked = func() {
+			inner()
+			if w.Snapshot().Rescans[Manual] == 1 {
+				hold.Do(func() { close(looking); <-goOn })
+			}
+		}
+	})
+	var answered sync.WaitGroup
+	refresh := func() {
+		if err := r.Refresh(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+	answered.Go(refresh)
+	<-looking // the first look has ended, its answer has not been given
+
+	b := issue(t, shop, 1)
+	must(t, certstest.WritePair(root, "shop", b))
+	const askers = 100
+	for range askers {
+		answered.Go(refresh)
+	}
+	waitingAre(r.Watcher, askers)
+	close(goOn)
+	answered.Wait()
+	s := r.Snapshot()
+	if c, _ := s.Certificate(shop); c.Pair.Info.Fingerprint != b.Fingerprint() {
+		t.Error("the answer came before the look")
+	}
+	if n := s.Rescans[Manual]; n != 2 {
+		t.Errorf("%d looks for %d requests, want 2", n, askers+1)
+	}
+}
+
+// waitingAre returns when as many wait for a look.
+func waitingAre(w *Watcher, n int) {
+	for tick := time.Tick(time.Millisecond); ; <-tick {
+		w.mu.Lock()
+		waiting := len(w.waiting)
+		w.mu.Unlock()
+		if waiting == n {
+			return
+		}
+	}
+}
+
+// TestRefreshEndsWithItsContext: without a Run, or with one that hangs in a file system.
+func TestRefreshEndsWithItsContext(t *testing.T) {
+	w, err := New(Config{Root: t.TempDir()})
+	must(t, err)
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if err := w.Refresh(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Refresh returned %v", err)
+		}
+	})
+}
+
+// TestRefreshBeforeRun: who asks early is answered by a look after the first.
+func TestRefreshBeforeRun(t *testing.T) {
+	answer := make(chan error, 1)
+	r := start(t, Config{Root: t.TempDir(), Interval: time.Hour}, func(w *Watcher) {
+		go func() { answer <- w.Refresh(t.Context()) }()
+		waitingAre(w, 1)
+	})
+	must(t, <-answer)
+	if s := r.Snapshot(); !s.Ready || s.Rescans[Manual] != 1 {
+		t.Errorf("ready=%v after %d looks", s.Ready, s.Rescans[Manual])
+	}
+}
