@@ -67,15 +67,15 @@ func signIndependently(r *http.Request, ak, sk string, at time.Time, names ...st
 		r.Body = io.NopCloser(strings.NewReader(body))
 	}
 	escape := func(text string) string {
-		out := ""
+		var out strings.Builder
 		for i := range len(text) {
 			if strings.Contains("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.~", text[i:i+1]) {
-				out += text[i : i+1]
+				out.WriteString(text[i : i+1])
 			} else {
-				out += "%" + strings.ToUpper(fmt.Sprintf("%02x", text[i]))
+				out.WriteString("%" + strings.ToUpper(fmt.Sprintf("%02x", text[i])))
 			}
 		}
-		return out
+		return out.String()
 	}
 	uri := strings.TrimSuffix(strings.ReplaceAll(escape(r.URL.Path), "%2F", "/"), "/") + "/"
 	var query []string
@@ -87,15 +87,15 @@ func signIndependently(r *http.Request, ak, sk string, at time.Time, names ...st
 	sort.Strings(query)
 	names = append([]string{"x-sdk-date"}, names...)
 	sort.Strings(names)
-	headers := ""
+	var headers strings.Builder
 	for _, name := range names {
 		value := r.Header.Get(name)
 		if name == "host" {
 			value = r.URL.Host
 		}
-		headers += name + ":" + strings.TrimSpace(value) + "\n"
+		headers.WriteString(name + ":" + strings.TrimSpace(value) + "\n")
 	}
-	canonical := r.Method + "\n" + uri + "\n" + strings.Join(query, "&") + "\n" + headers + "\n" + strings.Join(names, ";") + "\n" +
+	canonical := r.Method + "\n" + uri + "\n" + strings.Join(query, "&") + "\n" + headers.String() + "\n" + strings.Join(names, ";") + "\n" +
 		fmt.Sprintf("%x", sha256.Sum256([]byte(body)))
 	mac := hmac.New(sha256.New, []byte(sk))
 	fmt.Fprintf(mac, "SDK-HMAC-SHA256\n%s\n%x", r.Header.Get("X-Sdk-Date"), sha256.Sum256([]byte(canonical)))
