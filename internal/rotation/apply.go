@@ -129,8 +129,11 @@ func (r *run) look(ctx context.Context, v *View) error {
 	if err != nil {
 		return err
 	}
-	v.Observed, v.Looked = observed, true
+	v.Observed, v.Looked, v.Seen = observed, true, true
 	r.absorbLook(v)
+	if r.seenAll() {
+		r.o.Record.LookedAt = r.now().UTC()
+	}
 	return nil
 }
 

@@ -204,10 +204,6 @@ func (r *run) finish(ctx context.Context, steps []Step) error {
 	now := r.now()
 	record := &r.o.Record
 	record.Intent = nil
-	if r.lookedAtAll() {
-		record.LookedAt = now.UTC()
-		steps = Plan(r.o, now) // the time of the next comparison moved
-	}
 	state, reason := judge(&r.o, steps, now)
 	r.conclude(state, reason, now)
 	record.WakeAt = wake(&r.o, steps, now)
@@ -217,15 +213,9 @@ func (r *run) finish(ctx context.Context, steps []Step) error {
 	return r.publish(ctx)
 }
 
-func (r *run) lookedAtAll() bool {
-	looked := false
-	for _, v := range r.o.Targets {
-		if len(v.Endpoints) > 0 && !v.Looked {
-			return false
-		}
-		looked = looked || v.Looked
-	}
-	return looked
+// seenAll reports whether every target of the assignment was looked at.
+func (r *run) seenAll() bool {
+	return !slices.ContainsFunc(r.o.Targets, func(v View) bool { return len(v.Endpoints) > 0 && !v.Seen })
 }
 
 // publish sends the outbox. What cannot be sent now stays in the record.

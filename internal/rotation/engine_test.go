@@ -487,3 +487,56 @@ func TestLostChainWaitsForTheChain(t *testing.T) {
 		w.expectState(StateConverged)
 	})
 }
+
+func TestFailingRetirementKeepsNothingFromBeingServed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.wanted = w.bundle(2)
+		w.fault = func(call string, after bool) error {
+			if call == "retire" {
+				return &providers.Error{Kind: providers.KindDenied, Service: "waf", Op: "delete certificate"}
+			}
+			return nil
+		}
+		w.drive(TriggerFile, 6*time.Hour)
+		w.expectState(StateConverged)
+		if n := w.count("retire"); n < 2 || n > 10 {
+			t.Errorf("%d tries in six hours", n)
+		}
+		w.wanted = w.bundle(3)
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
+		if !w.boundTo("shop.example.com", 3) {
+			t.Error("a failing retirement held the next rotation up")
+		}
+		w.fault = nil
+		w.drive(TriggerDeadline, 6*time.Hour)
+		if len(w.certificates) != 1 {
+			t.Errorf("%d certificates at the end, want 1", len(w.certificates))
+		}
+	})
+}
+
+func TestFailingLookTakesNothingBack(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.fault = func(call string, after bool) error {
+			if call == "observe" {
+				return &providers.Error{Kind: providers.KindUnavailable, Service: "waf", Op: "show host"}
+			}
+			return nil
+		}
+		w.drive(TriggerDeadline, 12*time.Hour)
+		w.expectState(StateConverged)
+		if f := w.targetRecord(); f.Failures < 3 || !f.RetryAt.After(time.Now()) {
+			t.Errorf("failures %d, next try %s", f.Failures, f.RetryAt)
+		}
+		w.fault = nil
+		w.drive(TriggerDeadline, time.Hour)
+		if f := w.targetRecord().Failures; f != 0 {
+			t.Errorf("%d failures in a row after a success", f)
+		}
+	})
+}

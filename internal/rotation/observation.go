@@ -39,6 +39,9 @@ type View struct {
 	// that it differs from the record.
 	Looked   bool
 	Observed providers.Observation
+	// Seen says that the target was looked at since this look at the assignment began,
+	// even if a failure has made what was seen worthless since.
+	Seen bool
 	// Forced says that Force was honoured here.
 	Forced bool
 }

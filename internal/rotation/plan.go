@@ -41,6 +41,7 @@ const (
 	CausePropagation Cause = "propagation"   // activated, not yet served everywhere
 	CauseGrace       Cause = "grace"         // superseded, not yet long enough
 	CauseInUse       Cause = "in_use"        // superseded, and something still serves it
+	CauseBlocked     Cause = "blocked"       // superseded, and removing it failed; the delay is not over
 	CauseDrift       Cause = "drift"         // the next comparison
 	CauseReported    Cause = "reported"      // drifted, and the policy says to report only
 	CauseNoSource    Cause = "no_source"     // the source has no such certificate
@@ -102,7 +103,7 @@ func short(f certs.Fingerprint) string {
 // rotatord plan and on the status page.
 func Plan(o Observation, now time.Time) []Step {
 	if o.Wanted == nil {
-		return []Step{{Kind: StepWait, Cause: CauseNoSource, Reason: "its source has no such certificate; what is served stays as it is"}}
+		return []Step{{Kind: StepWait, Cause: CauseNoSource, Reason: reasonNoSource}}
 	}
 	var steps []Step
 	for i := range o.Targets {
@@ -223,6 +224,9 @@ func planEndpoints(v *View) []Step {
 // should not sit it out. A service that asked for a pause gets it all the same.
 func planRetry(o *Observation, v *View, now time.Time) (Step, bool) {
 	t := o.target(v.Name)
+	if t.FailedStep == StepRetire {
+		return Step{}, false // what could not be removed keeps nothing from being served
+	}
 	throttled := t.FailedKind == providers.KindThrottled.String()
 	if !t.RetryAt.After(now) || o.Trigger.impatient() && !throttled {
 		return Step{}, false
@@ -239,7 +243,7 @@ func needsLook(o *Observation, v *View, now time.Time) bool {
 		return true
 	case o.Record.Intent != nil && o.Record.Intent.Target == v.Name:
 		return true
-	case t.Active == nil || t.Active.Fingerprint != o.wants() || t.Failures > 0 || t.Drift == DriftBinding || t.Drift == DriftMissing:
+	case t.Active == nil || t.Active.Fingerprint != o.wants() || t.Failures > 0 && t.FailedStep != StepRetire || t.Drift == DriftBinding || t.Drift == DriftMissing:
 		return true
 	case !slices.Equal(t.Endpoints, v.Endpoints):
 		return true
@@ -309,8 +313,9 @@ func planRetire(o *Observation, v *View, now time.Time) []Step {
 
 // retirements applies the policy's retain to the superseded certificates of a target.
 func retirements(o *Observation, target string, now time.Time) []Step {
-	retain := o.Policy.Retain
-	superseded := slices.Clone(o.target(target).Superseded)
+	retain, record := o.Policy.Retain, o.target(target)
+	failing := record.FailedStep == StepRetire && record.RetryAt.After(now)
+	superseded := slices.Clone(record.Superseded)
 	slices.SortFunc(superseded, func(a, b Placed) int {
 		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Handle, b.Handle)) // newest first
 	})
@@ -326,6 +331,8 @@ func retirements(o *Observation, target string, now time.Time) []Step {
 			continue // stays as the way back
 		case goes.After(now):
 			step.Kind, step.Until, step.Cause, step.Reason = StepWait, goes, CauseGrace, "superseded certificate stays until then"
+		case failing:
+			step.Kind, step.Until, step.Cause, step.Reason = StepWait, record.RetryAt, CauseBlocked, record.Failure
 		default:
 			step.Kind = StepRetire
 		}

@@ -24,13 +24,15 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 	if reason, refused := find(func(s Step) bool { return s.Kind == StepRefuse }); refused {
 		return StateFailed, reason
 	}
-	if reason, failed := find(func(s Step) bool { return s.Cause == CauseRetry }); failed {
+	// A look that failed takes nothing back: what was proven stands until it is seen otherwise.
+	proven := o.Record.Verified == o.wants()
+	if reason, failed := find(func(s Step) bool { return s.Cause == CauseRetry }); failed && !proven {
 		return StateFailed, reason
 	}
 	if slices.ContainsFunc(steps, Step.acts) {
 		return StateRotating, ""
 	}
-	if o.active() && o.Record.Verified != o.wants() {
+	if o.active() && !proven {
 		if late(o, now) {
 			return StateFailed, "not served within " + o.Policy.Verify.Within.String() + ": " + unservedReason(o.Record)
 		}
@@ -46,8 +48,10 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 }
 
 // holdsBack reports whether a wait keeps the wanted bundle from being served. Waiting
-// to retire something, or for the next comparison, does not.
-func holdsBack(c Cause) bool { return c != CauseGrace && c != CauseInUse && c != CauseDrift }
+// to retire something, for the next comparison, or to repeat a look, does not.
+func holdsBack(c Cause) bool {
+	return c != CauseGrace && c != CauseInUse && c != CauseBlocked && c != CauseDrift && c != CauseRetry
+}
 
 // late reports whether the proof has been missing for longer than the policy allows.
 func late(o *Observation, now time.Time) bool {
