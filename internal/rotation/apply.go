@@ -89,7 +89,7 @@ func (r *run) update(target string, change func(*TargetRecord)) {
 // request is what a target's verbs are told.
 func (r *run) request(v *View) providers.Request {
 	t := r.o.target(v.Name)
-	q := providers.Request{Owner: r.o.ID, Endpoints: v.Endpoints}
+	q := providers.Request{Owner: r.o.ID, Endpoints: v.Endpoints, Leaves: r.o.Record.Leaves}
 	if t.Active != nil {
 		q.Known = append(q.Known, t.Active.Handle)
 	}

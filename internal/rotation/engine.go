@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/providers"
 )
 
@@ -166,6 +167,7 @@ func (r *run) absorbWanted() {
 		return
 	}
 	record.Wanted = r.o.Wanted.Info
+	record.remember(r.o.Wanted.Info)
 	record.VerifyAttempts, record.VerifyNext = 0, time.Time{}
 	for name, t := range record.Targets {
 		// The new bundle deserves a try of its own, unless the service asked for a pause.
@@ -176,6 +178,17 @@ func (r *run) absorbWanted() {
 		t.Drift = ""
 		record.Targets[name] = t
 	}
+}
+
+// maxLeaves is how many bundles a record remembers: the one in force, its way back, and
+// some that a target may still be found with.
+const maxLeaves = 5
+
+// remember puts a bundle at the head of the known ones.
+func (r *Record) remember(leaf certs.Info) {
+	others := slices.DeleteFunc(slices.Clone(r.Leaves), func(l certs.Info) bool { return l.Fingerprint == leaf.Fingerprint })
+	r.Leaves = append([]certs.Info{leaf}, others...)
+	r.Leaves = r.Leaves[:min(len(r.Leaves), maxLeaves)]
 }
 
 // save writes the record if it changed.
@@ -250,6 +263,7 @@ func (r Record) clone() Record {
 	if r.Intent != nil {
 		c.Intent = new(*r.Intent)
 	}
+	c.Leaves = slices.Clone(r.Leaves)
 	c.Probes = slices.Clone(r.Probes)
 	c.Outbox = slices.Clone(r.Outbox)
 	return c

@@ -540,3 +540,16 @@ func TestFailingLookTakesNothingBack(t *testing.T) {
 		}
 	})
 }
+
+func TestRecordRemembersTheLastBundles(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		for n := byte(1); n <= 8; n++ {
+			w.wanted = w.bundle(n)
+			w.drive(TriggerFile, time.Minute)
+		}
+		leaves := w.record().Leaves
+		if len(leaves) != maxLeaves || leaves[0].Fingerprint != w.wanted.Info.Fingerprint || leaves[1].Fingerprint != (certs.Fingerprint{7, 0xaa}) {
+			t.Errorf("remembered %v", leaves)
+		}
+	})
+}

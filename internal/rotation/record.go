@@ -13,6 +13,8 @@ import (
 type Record struct {
 	// Wanted is the bundle in force at the last look.
 	Wanted certs.Info `json:"wanted"`
+	// Leaves are the bundles that were in force, Wanted first, newest first.
+	Leaves []certs.Info `json:"leaves,omitempty"`
 	// Targets by name.
 	Targets map[string]TargetRecord `json:"targets,omitempty"`
 	// Intent is the step that was about to be made when the record was written; nil
