@@ -103,13 +103,19 @@ func (r *rig) issue(policy, host string) *certs.Bundle {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.put(policy, bundle)
+	return bundle
+}
+
+// put writes a bundle into a policy's directory, under its first name.
+func (r *rig) put(policy string, bundle *certs.Bundle) {
+	r.t.Helper()
 	if err := os.MkdirAll(filepath.Join(r.dir, policy), 0o700); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := certstest.WritePair(filepath.Join(r.dir, policy), host, bundle); err != nil {
+	if err := certstest.WritePair(filepath.Join(r.dir, policy), certs.PrimaryName(bundle.Leaf), bundle); err != nil {
 		r.t.Fatal(err)
 	}
-	return bundle
 }
 
 // start runs a daemon on the files, in this process, and stops it with the test.

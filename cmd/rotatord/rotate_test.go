@@ -359,6 +359,29 @@ func TestStateLostCostsLooksNotUploads(t *testing.T) {
 	eventually(t, "one certificate in the cloud", func() bool { return len(r.sim.Certificates()) == 1 })
 }
 
+func TestCoveredHosts(t *testing.T) {
+	r := newRigWith(t, cloudsim.Config{AccessKey: simulatedKey, SecretKey: "s3cret-of-this-test", CertificateQuota: -1, Misbehave: true, Hosts: []cloudsim.Host{
+		{Name: host}, {Name: "www.example.com"}, {Name: "other.example.org"}, {Name: "plain.example.com", Protocol: "HTTP"},
+	}})
+	r.policy("shop", host, "")
+	r.write("policies/shop.yaml", fmt.Sprintf("name: shop\nsource: {directory: {path: %s}}\ntargets: [{name: edge, waf: {hosts: covered}}]\n"+
+		"verify: {endpoints: [\"%s:443\", \"www.example.com:443\"], addresses: [%s], ca_file: %s}\n", filepath.Join(r.dir, "shop"), host, quoted(r.sim.EdgeAddrs()), filepath.Join(r.dir, "ca.pem")))
+	bundle, err := r.ca.Issue(certstest.Options{Names: []string{host, "*.example.com"}, NotBefore: time.Now().Add(-time.Minute)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.put("shop", bundle)
+	r.start()
+	r.converged(bundle)
+	r.expectServed("www.example.com", bundle)
+	for _, h := range r.sim.Hosts() {
+		served := h.CertificateID != ""
+		if want := h.Name == host || h.Name == "www.example.com"; served != want {
+			t.Errorf("%s serves a certificate: %t", h.Name, served)
+		}
+	}
+}
+
 // outsideNATS is a server of its own, with a store that can be lost.
 type outsideNATS struct {
 	t       *testing.T

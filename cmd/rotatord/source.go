@@ -3,10 +3,7 @@ package main
 import (
 	"context"
 	"iter"
-	"maps"
-	"net"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/rotatord/rotatord/internal/certs"
@@ -17,34 +14,17 @@ import (
 
 // directorySource is a policy's view of a watched directory: a rotation.Source.
 type directorySource struct {
-	match     policy.Match
-	watcher   *watcher.Watcher
-	endpoints []string
+	match   policy.Match
+	watcher *watcher.Watcher
 
 	mu sync.Mutex
 	// owners is who is served where, worked out from the snapshot of.
-	owners map[string]string
+	owners rotation.Owners
 	of     *watcher.Snapshot
 }
 
 func newDirectorySource(p *policy.Policy, w *watcher.Watcher) *directorySource {
-	return &directorySource{match: p.Source.Directory.Match, watcher: w, endpoints: endpointsOf(p)}
-}
-
-// endpointsOf are all names at which a policy's certificates are to be served or proven.
-func endpointsOf(p *policy.Policy) []string {
-	names := map[string]bool{}
-	for _, t := range p.Targets {
-		for _, name := range t.Endpoints() {
-			names[name] = true
-		}
-	}
-	for _, endpoint := range p.Verify.Endpoints {
-		if host, _, err := net.SplitHostPort(endpoint); err == nil {
-			names[strings.ToLower(host)] = true
-		}
-	}
-	return slices.Sorted(maps.Keys(names))
+	return &directorySource{match: p.Source.Directory.Match, watcher: w}
 }
 
 // Wanted implements rotation.Source.
@@ -74,10 +54,9 @@ func (s *directorySource) Owner(endpoint string) (string, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.of != snapshot {
-		s.owners, s.of = rotation.Owners(s.endpoints, s.all(snapshot)), snapshot
+		s.owners, s.of = rotation.NewOwners(s.all(snapshot)), snapshot
 	}
-	owner, ok := s.owners[endpoint]
-	return owner, ok
+	return s.owners.Of(endpoint)
 }
 
 // all are the certificates that the policy takes from its directory.

@@ -3,11 +3,13 @@ package main
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"github.com/rotatord/rotatord/internal/bus"
 	"github.com/rotatord/rotatord/internal/certs"
@@ -30,10 +32,12 @@ type wiring struct {
 	log     *slog.Logger
 	clients map[string]*huaweicloud.Client
 	wafs    map[string]*waf.Target
+	// listings by target: adapters are pointers, so they can be keys.
+	listings map[providers.Target]*rotation.Listing
 }
 
 func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wiring {
-	return &wiring{set: set, meter: meter, log: log, clients: map[string]*huaweicloud.Client{}, wafs: map[string]*waf.Target{}}
+	return &wiring{set: set, meter: meter, log: log, clients: map[string]*huaweicloud.Client{}, wafs: map[string]*waf.Target{}, listings: map[providers.Target]*rotation.Listing{}}
 }
 
 // part is a policy with everything that runs for it.
@@ -58,10 +62,15 @@ func (w *wiring) part(p *policy.Policy, onChange func(watcher.Change)) (*part, e
 		return nil, fmt.Errorf("policy %s: %w", p.Name, err)
 	}
 	source := newDirectorySource(p, watch)
-	assembly := &rotation.Assembly{Policy: p, Source: source, Targets: map[string]providers.Target{}}
+	assembly := &rotation.Assembly{Policy: p, Source: source, Targets: map[string]providers.Target{}, Listings: map[string]*rotation.Listing{}}
 	for _, t := range p.Targets {
 		if assembly.Targets[t.Name], err = w.target(t); err != nil {
 			return nil, fmt.Errorf("policy %s: target %s: %w", p.Name, t.Name, err)
+		}
+		if t.Endpoints().Covered {
+			if assembly.Listings[t.Name], err = w.listing(assembly.Targets[t.Name]); err != nil {
+				return nil, fmt.Errorf("policy %s: target %s: %w", p.Name, t.Name, err)
+			}
 		}
 	}
 	return &part{assembly, source, watch}, nil
@@ -76,8 +85,22 @@ func (w *wiring) target(t policy.Target) (providers.Target, error) {
 	return nil, fmt.Errorf("target %s has no kind", t.Name)
 }
 
+// listing returns the list of a target's endpoints, one for all policies that share the
+// target.
+func (w *wiring) listing(t providers.Target) (*rotation.Listing, error) {
+	if l, ok := w.listings[t]; ok {
+		return l, nil
+	}
+	lister, ok := t.(providers.Lister)
+	if !ok {
+		return nil, errors.New("this kind of target cannot list its endpoints; name them instead of covered")
+	}
+	w.listings[t] = rotation.NewListing(lister)
+	return w.listings[t], nil
+}
+
 func (w *wiring) waf(spec *policy.WAF) (*waf.Target, error) {
-	shared := spec.Cloud + "/" + spec.Mode
+	shared := strings.Join([]string{spec.Cloud, spec.Mode, spec.EnterpriseProject}, "/")
 	if t, ok := w.wafs[shared]; ok {
 		return t, nil
 	}
@@ -85,7 +108,9 @@ func (w *wiring) waf(spec *policy.WAF) (*waf.Target, error) {
 	if err != nil {
 		return nil, err
 	}
-	t, err := waf.New(waf.Config{Client: client, Mode: spec.Mode, Logger: w.log.With("cloud", spec.Cloud, "service", "waf")})
+	t, err := waf.New(waf.Config{
+		Client: client, Mode: spec.Mode, EnterpriseProject: spec.EnterpriseProject, Logger: w.log.With("cloud", spec.Cloud, "service", "waf"),
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -74,8 +74,8 @@ func TestLoadEverything(t *testing.T) {
 			Match: Match{DNSNames: []string{"*.shop.example.com", "shop.example.com"}, Issuer: "R*"},
 		}},
 		Targets: []Target{
-			{Name: "edge", WAF: &WAF{Cloud: "other", Mode: "dedicated", Hosts: []string{"shop.example.com", "*.shop.example.com"}}},
-			{Name: "second", WAF: &WAF{Cloud: "default", Mode: "cloud", Hosts: []string{"api.shop.example.com"}}},
+			{Name: "edge", WAF: &WAF{Cloud: "other", Mode: "dedicated", Hosts: Names{List: []string{"shop.example.com", "*.shop.example.com"}}}},
+			{Name: "second", WAF: &WAF{Cloud: "default", Mode: "cloud", Hosts: Names{List: []string{"api.shop.example.com"}}}},
 		},
 		When: When{On: []string{"file", "nats"}, Subjects: []string{"certs.shop.renewed"}},
 		Verify: Verify{
@@ -300,7 +300,7 @@ func complete(t testing.TB, s *Set) {
 			t.Errorf("policy %+v", p)
 		}
 		for _, target := range p.Targets {
-			if target.Name == "" || target.Kind() == "" || len(target.Endpoints()) == 0 || target.WAF.Mode == "" {
+			if target.Name == "" || target.Kind() == "" || (len(target.Endpoints().List) == 0 && !target.Endpoints().Covered) || target.WAF.Mode == "" {
 				t.Errorf("target %+v", target)
 			}
 			if _, ok := c.Clouds[target.WAF.Cloud]; !ok {

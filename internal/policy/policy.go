@@ -89,12 +89,12 @@ func (t Target) Kind() string {
 	return ""
 }
 
-// Endpoints are the names that the target is told to serve at.
-func (t Target) Endpoints() []string {
+// Endpoints are the names that the target is to serve at.
+func (t Target) Endpoints() Names {
 	if t.WAF != nil {
 		return t.WAF.Hosts
 	}
-	return nil
+	return Names{}
 }
 
 // WAF is the web application firewall.
@@ -103,9 +103,13 @@ type WAF struct {
 	Cloud string `yaml:"cloud"`
 	// Mode is cloud (default) or dedicated.
 	Mode string `yaml:"mode"`
-	// Hosts are protected domain names. Each is served by the certificate of this
-	// policy that covers it best.
-	Hosts []string `yaml:"hosts"`
+	// EnterpriseProject is "0", the default project, or a UUID: where hosts and
+	// certificates are looked for and made. Not on Open Telekom Cloud.
+	EnterpriseProject string `yaml:"enterprise_project"`
+	// Hosts are protected domain names, or the word covered: every host that speaks
+	// HTTPS and that a certificate of this policy covers. Each is served by the
+	// certificate that covers it best.
+	Hosts Names `yaml:"hosts"`
 }
 
 // When says what makes the daemon look.
@@ -158,9 +162,10 @@ const (
 )
 
 var (
-	namePattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	hostPattern    = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
-	subjectPattern = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+)*$`)
+	namePattern       = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	hostPattern       = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+	enterprisePattern = regexp.MustCompile(`^(0|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
+	subjectPattern    = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+)*$`)
 )
 
 const (
@@ -252,17 +257,25 @@ func (w *WAF) complete(d *document, at string, c *Config) {
 		w.Mode = "cloud"
 	}
 	oneOf(d, at+".mode", w.Mode, []string{"cloud", "dedicated"})
-	if len(w.Hosts) == 0 {
-		d.addAt(at, "hosts is missing")
+	if p := w.EnterpriseProject; p != "" && !enterprisePattern.MatchString(p) {
+		d.addAt(at+".enterprise_project", "enterprise_project %q is neither 0 nor a UUID", p)
 	}
-	for i, host := range w.Hosts {
-		w.Hosts[i] = strings.ToLower(host)
-		here := at + ".hosts[" + strconv.Itoa(i) + "]"
-		if !hostPattern.MatchString(w.Hosts[i]) {
-			d.addAt(here, "%q is not a host name", host)
+	w.Hosts.complete(d, at, "hosts")
+}
+
+// complete checks the names under the field of this name.
+func (n *Names) complete(d *document, at, field string) {
+	if !n.Covered && len(n.List) == 0 {
+		d.addAt(at, "%s is missing: a list of names, or covered", field)
+	}
+	for i, name := range n.List {
+		n.List[i] = strings.ToLower(name)
+		here := at + "." + field + "[" + strconv.Itoa(i) + "]"
+		if !hostPattern.MatchString(n.List[i]) {
+			d.addAt(here, "%q is not a host name", name)
 		}
-		if slices.Contains(w.Hosts[:i], w.Hosts[i]) {
-			d.addAt(here, "host %q is there twice", host)
+		if slices.Contains(n.List[:i], n.List[i]) {
+			d.addAt(here, "host %q is there twice", name)
 		}
 	}
 }

@@ -86,6 +86,32 @@ func scalar(n ast.Node) string {
 	return ""
 }
 
+// Names are endpoint names, or the word covered: all that the policy's certificates cover.
+type Names struct {
+	Covered bool
+	List    []string
+}
+
+// UnmarshalYAML implements the YAML library's NodeUnmarshaler.
+func (n *Names) UnmarshalYAML(node ast.Node) error {
+	list, ok := node.(*ast.SequenceNode)
+	if !ok {
+		if scalar(node) == "covered" {
+			n.Covered = true
+			return nil
+		}
+		return &nodeError{node.GetToken(), fmt.Sprintf("want a list of names, or covered; have %q", scalar(node))}
+	}
+	for _, item := range list.Values {
+		name := scalar(item)
+		if _, text := item.(*ast.StringNode); !text || name == "" {
+			return &nodeError{item.GetToken(), fmt.Sprintf("%q is not a name", name)}
+		}
+		n.List = append(n.List, name)
+	}
+	return nil
+}
+
 // SecretFile is the path of a file that holds a secret. Its content is read when it
 // is needed, so that a replaced secret is picked up, and never kept here.
 type SecretFile string

@@ -87,6 +87,13 @@ type Remote struct {
 	InUse []string
 }
 
+// Lister is a Target that can tell which endpoints it has, for policies that do not name
+// them.
+type Lister interface {
+	// List returns the names of all endpoints, in any order. It changes nothing.
+	List(ctx context.Context) ([]string, error)
+}
+
 // Target is a place that must serve a bundle.
 //
 // All verbs take a context and give up when it ends. An error with kind

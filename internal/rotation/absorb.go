@@ -12,7 +12,7 @@ func (r *run) absorbLook(v *View) {
 	now := r.now().UTC()
 	wanted := r.o.wants()
 	r.update(v.Name, func(t *TargetRecord) {
-		t.Kind = v.Kind
+		t.Kind, t.LookedFor = v.Kind, wanted
 		r.absorbDrift(t, v)
 		t.Active = activeAt(v, t.Active, now)
 		if v.serves(wanted) {

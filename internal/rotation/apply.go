@@ -125,11 +125,19 @@ func (r *run) start(v *View) {
 
 // look reads the target.
 func (r *run) look(ctx context.Context, v *View) error {
+	if v.Covered {
+		if err := r.listEndpoints(ctx, v); err != nil {
+			return err
+		}
+	}
 	observed, err := r.assembly.Targets[v.Name].Observe(ctx, r.request(v))
 	if err != nil {
 		return err
 	}
 	v.Observed, v.Looked, v.Seen = observed, true, true
+	if v.Covered {
+		v.dropUnfit()
+	}
 	r.absorbLook(v)
 	if r.seenAll() {
 		r.o.Record.LookedAt = r.now().UTC()

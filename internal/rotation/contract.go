@@ -43,7 +43,7 @@ type Source interface {
 	// no such certificate (any more).
 	Wanted(certificate string) (Wanted, bool)
 	// Owner returns the certificate of the policy that is to be served at an endpoint
-	// of its targets or proofs (see Owners); false if none covers it.
+	// of its targets or proofs (see type Owners); false if none covers it.
 	Owner(endpoint string) (certificate string, ok bool)
 	// Load reads the bundle. It fails if it is no longer the one with this
 	// fingerprint.
@@ -67,6 +67,8 @@ type Assembly struct {
 	Policy  *policy.Policy
 	Source  Source
 	Targets map[string]providers.Target
+	// Listings of the targets whose endpoints are "covered", by name.
+	Listings map[string]*Listing
 }
 
 // Meter hears what the engine counts. Its methods are called by any goroutine.

@@ -146,7 +146,12 @@ func observe(a *Assembly, id ID, record Record, q Request, now time.Time) Observ
 	}
 	for _, t := range a.Policy.Targets {
 		v := View{Name: t.Name, Kind: t.Kind()}
-		v.Endpoints, v.Orphans = share(t.Endpoints(), id.Certificate, a.Source)
+		if names := t.Endpoints(); names.Covered {
+			recorded, known := record.Targets[t.Name]
+			v.Covered, v.Unlisted, v.Endpoints = true, !known, recorded.Endpoints
+		} else {
+			v.Endpoints, v.Orphans = share(names.List, id.Certificate, a.Source)
+		}
 		o.Targets = append(o.Targets, v)
 	}
 	return o
@@ -228,7 +233,7 @@ func (r *run) finish(ctx context.Context, steps []Step) error {
 
 // seenAll reports whether every target of the assignment was looked at.
 func (r *run) seenAll() bool {
-	return !slices.ContainsFunc(r.o.Targets, func(v View) bool { return len(v.Endpoints) > 0 && !v.Seen })
+	return !slices.ContainsFunc(r.o.Targets, func(v View) bool { return (len(v.Endpoints) > 0 || v.Covered) && !v.Seen })
 }
 
 // publish sends the outbox. What cannot be sent now stays in the record.

@@ -450,10 +450,10 @@ func TestPredecessorStaysUntilTheSuccessorIsProven(t *testing.T) {
 
 func TestAddedHostIsBoundAndProven(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
-		w.policy.Targets[0].WAF.Hosts = []string{"shop.example.com"}
+		w.policy.Targets[0].WAF.Hosts.List = []string{"shop.example.com"}
 		w.wanted = w.bundle(1)
 		w.drive(TriggerFile, time.Minute)
-		w.policy.Targets[0].WAF.Hosts = []string{"shop.example.com", "www.example.com"}
+		w.policy.Targets[0].WAF.Hosts.List = []string{"shop.example.com", "www.example.com"}
 		w.policy.Verify.Endpoints = []string{"www.example.com:443"}
 		w.propagation = 20 * time.Second
 		if err, _ := w.look(TriggerPolicy); err != nil {

@@ -33,6 +33,9 @@ type View struct {
 	Kind string
 	// Endpoints are those that this certificate must serve there.
 	Endpoints []string
+	// Covered says that the policy does not name the endpoints; Unlisted that they are
+	// not known, because the target has not been asked and the record has none.
+	Covered, Unlisted bool
 	// Orphans are the target's endpoints that no certificate of the policy covers.
 	Orphans []string
 	// Looked says that Observed is there. A target is not looked at when nothing says

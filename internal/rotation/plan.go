@@ -146,7 +146,7 @@ func planTarget(o *Observation, v *View, now time.Time) []Step {
 	if blocked := slices.ContainsFunc(steps, func(s Step) bool { return s.Cause == CauseUncovered && s.Fingerprint == wanted }); blocked {
 		return steps
 	}
-	if len(v.Endpoints) == 0 {
+	if len(v.Endpoints) == 0 && !v.Covered {
 		return steps
 	}
 	if step, waiting := planRetry(o, v, now); waiting {
@@ -156,6 +156,9 @@ func planTarget(o *Observation, v *View, now time.Time) []Step {
 		if needsLook(o, v, now) {
 			steps = append(steps, Step{Kind: StepLook, Target: v.Name, Endpoints: v.Endpoints})
 		}
+		return steps
+	}
+	if len(v.Endpoints) == 0 {
 		return steps
 	}
 	if bad := planEndpoints(v); len(bad) > 0 {
@@ -239,8 +242,11 @@ func planRetry(o *Observation, v *View, now time.Time) (Step, bool) {
 func needsLook(o *Observation, v *View, now time.Time) bool {
 	t := o.target(v.Name)
 	switch {
-	case o.Force, o.Trigger.asksToLook():
+	case o.Force, o.Trigger.asksToLook(), v.Unlisted:
 		return true
+	case len(v.Endpoints) == 0:
+		// A covered target with nothing to serve yet: has it got a host, or the bundle a name?
+		return t.Failures > 0 || t.LookedFor != o.wants() || due(dueLook(o.Policy, o.Record), now)
 	case o.Record.Intent != nil && o.Record.Intent.Target == v.Name:
 		return true
 	case t.Active == nil || t.Active.Fingerprint != o.wants() || t.Failures > 0 && t.FailedStep != StepRetire || t.Drift == DriftBinding || t.Drift == DriftMissing:

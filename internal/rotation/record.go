@@ -58,6 +58,8 @@ type TargetRecord struct {
 	Kind string `json:"kind"`
 	// Endpoints are those that the assignment was responsible for at the last look.
 	Endpoints []string `json:"endpoints,omitempty"`
+	// LookedFor is the bundle that was wanted when the target was last looked at.
+	LookedFor certs.Fingerprint `json:"looked_for"`
 	// Active is what the endpoints were last seen to serve through us.
 	Active *Placed `json:"active,omitempty"`
 	// Superseded are remote certificates of ours that nothing should serve any more.

@@ -3,54 +3,62 @@ package rotation
 import (
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/rotatord/rotatord/internal/certs"
 )
 
 // Owners gives each endpoint to the one certificate of a policy that is to be served
-// there. An endpoint that none covers is not in the result. The answer depends on the
-// certificates' names alone, so that two assignments never fight over an endpoint,
-// whoever asks and in whatever order.
-func Owners(endpoints []string, all iter.Seq2[string, certs.Info]) map[string]string {
-	best := map[string]claim{}
-	for name, info := range all {
-		for _, endpoint := range endpoints {
-			if !info.Covers(endpoint) {
-				continue
-			}
-			c := claim{certificate: name, exact: slices.Contains(info.Names, endpoint), names: len(info.Names)}
-			if have, ok := best[endpoint]; !ok || c.beats(have, endpoint) {
-				best[endpoint] = c
-			}
-		}
-	}
-	owners := make(map[string]string, len(best))
-	for endpoint, c := range best {
-		owners[endpoint] = c.certificate
-	}
-	return owners
+// there. The answer depends on the certificates' names alone, so that two assignments
+// never fight over an endpoint, whoever asks and in whatever order.
+type Owners struct {
+	best map[string]claim // by name as it stands in a certificate, wildcards included
 }
 
-// claim is a certificate that covers an endpoint.
+// claim is a certificate that has a name.
 type claim struct {
 	certificate string
-	exact       bool // by name, not by wildcard
 	names       int
 }
 
-// beats orders claims to one endpoint: the exact name before the wildcard, the
-// certificate called like the endpoint before others, the more specific (fewer names)
-// before the broader, and the alphabet last.
-func (c claim) beats(other claim, endpoint string) bool {
+// NewOwners reads all certificates of a policy.
+func NewOwners(all iter.Seq2[string, certs.Info]) Owners {
+	o := Owners{best: map[string]claim{}}
+	for certificate, info := range all {
+		for _, name := range info.Names {
+			c := claim{certificate, len(info.Names)}
+			if have, ok := o.best[name]; !ok || c.beats(have, name) {
+				o.best[name] = c
+			}
+		}
+	}
+	return o
+}
+
+// beats orders claims to one name: the certificate called like the name before others,
+// the more specific (fewer names) before the broader, and the alphabet last.
+func (c claim) beats(other claim, name string) bool {
 	switch {
-	case c.exact != other.exact:
-		return c.exact
-	case (c.certificate == endpoint) != (other.certificate == endpoint):
-		return c.certificate == endpoint
+	case (c.certificate == name) != (other.certificate == name):
+		return c.certificate == name
 	case c.names != other.names:
 		return c.names < other.names
 	}
 	return c.certificate < other.certificate
+}
+
+// Of returns the certificate for an endpoint: one with its exact name before one with a
+// wildcard for its left-most label (RFC 9525, section 6.3); false if none covers it.
+func (o Owners) Of(endpoint string) (certificate string, ok bool) {
+	if c, ok := o.best[endpoint]; ok {
+		return c.certificate, true
+	}
+	label, parent, found := strings.Cut(endpoint, ".")
+	if !found || label == "*" {
+		return "", false
+	}
+	c, ok := o.best["*."+parent]
+	return c.certificate, ok
 }
 
 // share splits a target's endpoints into those of one certificate, sorted, and those

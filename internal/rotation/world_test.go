@@ -41,6 +41,9 @@ type world struct {
 	events   map[string]Event
 	order    []EventKind
 
+	// listing is read by policies that say covered.
+	listing *Listing
+
 	// fault is asked before and after every outside call.
 	fault func(call string, after bool) error
 	calls []string
@@ -65,7 +68,7 @@ func newWorld(t *testing.T, p *policy.Policy) *world {
 		before: map[string]certs.Fingerprint{}, creates: map[certs.Fingerprint]int{}, events: map[string]Event{}, quota: 100,
 	}
 	for _, target := range p.Targets {
-		for _, host := range target.Endpoints() {
+		for _, host := range target.Endpoints().List {
 			w.bound[host] = ""
 		}
 	}
@@ -76,7 +79,7 @@ func newWorld(t *testing.T, p *policy.Policy) *world {
 func testPolicy() *policy.Policy {
 	return &policy.Policy{
 		Name:    "shop",
-		Targets: []policy.Target{{Name: "edge", WAF: &policy.WAF{Hosts: []string{"shop.example.com", "www.example.com"}}}},
+		Targets: []policy.Target{{Name: "edge", WAF: &policy.WAF{Hosts: policy.Names{List: []string{"shop.example.com", "www.example.com"}}}}},
 		When:    policy.When{On: []string{policy.OnFile, policy.OnNATS, policy.OnDrift}},
 		Verify:  policy.Verify{Endpoints: []string{"shop.example.com:443"}, Within: policy.Duration(10 * time.Minute), Chain: "verify"},
 		Retain:  policy.Retain{Superseded: new(0), For: new(policy.Duration(time.Hour))},
@@ -186,6 +189,16 @@ func (w *world) remote(h providers.Handle, owned bool) providers.Remote {
 		Handle: h, Name: c.name, Fingerprint: c.fingerprint, NotBefore: c.notBefore, NotAfter: c.notAfter,
 		Owned: owned, InUse: w.users(h),
 	}
+}
+
+func (w target) List(context.Context) (names []string, err error) {
+	err = w.outside("list", func() error {
+		for host := range w.bound {
+			names = append(names, host)
+		}
+		return nil
+	})
+	return names, err
 }
 
 func (w target) Stage(_ context.Context, r providers.Request, b *certs.Bundle) (remote providers.Remote, err error) {
@@ -346,6 +359,10 @@ func (w *world) boundTo(host string, n byte) bool {
 // engine is a fresh process.
 func (w *world) engine() *Engine {
 	assembly := &Assembly{Policy: w.policy, Source: w, Targets: map[string]providers.Target{"edge": target{w}}}
+	if w.listing == nil {
+		w.listing = NewListing(target{w})
+	}
+	assembly.Listings = map[string]*Listing{"edge": w.listing}
 	return New(Config{
 		Assembly: func(string) *Assembly { return assembly },
 		Journal:  worldJournal{w}, Events: worldEvents{w}, Prober: w, Meter: w,

@@ -1,0 +1,135 @@
+package rotation
+
+import (
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// inCoveredWorld has a policy that names no hosts, and two hosts.
+func inCoveredWorld(t *testing.T, f func(t *testing.T, w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		p := testPolicy()
+		w := newWorld(t, p)
+		p.Targets[0].WAF.Hosts = policy.Names{Covered: true}
+		f(t, w)
+	})
+}
+
+func TestCoveredHostsAreServedAndOthersLeftAlone(t *testing.T) {
+	inCoveredWorld(t, func(t *testing.T, w *world) {
+		w.bound["other.example.org"] = ""
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
+		if !w.boundTo("shop.example.com", 1) || !w.boundTo("www.example.com", 1) || w.bound["other.example.org"] != "" {
+			t.Errorf("bound %v", w.bound)
+		}
+		w.calls = nil
+		if w.engine().Due(w.id, w.record(), TriggerStartup, time.Now()) {
+			t.Error("due at a start")
+		}
+	})
+}
+
+func TestNewCoveredHostIsFoundByTheNextComparison(t *testing.T) {
+	inCoveredWorld(t, func(t *testing.T, w *world) {
+		delete(w.bound, "www.example.com")
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
+		w.bound["www.example.com"] = ""
+		w.drive(TriggerDeadline, 7*time.Hour)
+		w.expectState(StateConverged)
+		if !w.boundTo("www.example.com", 1) || w.creates[w.wanted.Info.Fingerprint] != 1 {
+			t.Errorf("bound %v, uploads %v", w.bound, w.creates)
+		}
+	})
+}
+
+func TestNothingCoveredYetIsNoFailure(t *testing.T) {
+	inCoveredWorld(t, func(t *testing.T, w *world) {
+		clear(w.bound)
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, 24*time.Hour)
+		w.expectState(StateConverged)
+		if w.count("stage") > 0 || w.count("list") > 6 {
+			t.Errorf("calls %v", w.calls)
+		}
+		w.bound["shop.example.com"] = ""
+		w.drive(TriggerDeadline, 7*time.Hour)
+		if !w.boundTo("shop.example.com", 1) {
+			t.Error("the host that came later is not served")
+		}
+	})
+}
+
+func TestCoveredHostWhoseNameIsLost(t *testing.T) {
+	inCoveredWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.wanted = w.bundle(2)
+		w.wanted.Info.Names = []string{"shop.example.com"}
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateFailed)
+		if !w.boundTo("shop.example.com", 1) || !w.boundTo("www.example.com", 1) {
+			t.Error("a bundle without a served name was deployed")
+		}
+	})
+}
+
+func TestListingFailsAndHeals(t *testing.T) {
+	inCoveredWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.fault = func(call string, after bool) error {
+			if call == "list" || call == "stage" {
+				return &providers.Error{Kind: providers.KindUnavailable, Service: "waf", Op: "list hosts"}
+			}
+			return nil
+		}
+		w.drive(TriggerFile, time.Hour)
+		w.expectState(StateFailed)
+		w.fault = nil
+		w.drive(TriggerDeadline, time.Hour)
+		w.expectState(StateConverged)
+	})
+}
+
+// TestOwnersAgree: whatever the certificates, an endpoint has the owner that a plain
+// search over all of them finds, and only one that covers it.
+func TestOwnersAgree(t *testing.T) {
+	names := []string{"a.example.com", "b.example.com", "*.example.com", "x.a.example.com", "*.a.example.com", "example.com"}
+	rapid.Check(t, func(t *rapid.T) {
+		all := map[string]certs.Info{}
+		for _, certificate := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"a.example.com", "b.example.com", "c1", "c2"}), 0, 4, rapid.ID[string]).Draw(t, "certificates") {
+			info := certs.Info{Names: rapid.SliceOfNDistinct(rapid.SampledFrom(names), 1, 4, rapid.ID[string]).Draw(t, "names")}
+			slices.Sort(info.Names)
+			all[certificate] = info
+		}
+		owners := NewOwners(maps.All(all))
+		for _, endpoint := range names {
+			owner, ok := owners.Of(endpoint)
+			covering := slices.DeleteFunc(slices.Collect(maps.Keys(all)), func(c string) bool { return !all[c].Covers(endpoint) })
+			if ok != (len(covering) > 0) {
+				t.Fatalf("%s: owner %q, and %v cover it", endpoint, owner, covering)
+			}
+			if ok && !slices.Contains(covering, owner) {
+				t.Fatalf("%s belongs to %s, which does not cover it", endpoint, owner)
+			}
+			exact := slices.ContainsFunc(covering, func(c string) bool { return slices.Contains(all[c].Names, endpoint) })
+			if ok && exact && !slices.Contains(all[owner].Names, endpoint) {
+				t.Fatalf("%s belongs to the wildcard of %s although %s is exact", endpoint, owner, strings.Join(covering, ","))
+			}
+		}
+	})
+}
