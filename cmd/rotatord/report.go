@@ -56,6 +56,7 @@ func reasonOf(err error) string {
 // look gathers what the gauges show.
 func (d *daemon) look() metrics.Look {
 	l := metrics.Look{NATSConnected: d.bus.Connected()}
+	now := time.Now()
 	for _, p := range d.set.Policies {
 		part := d.parts[p.Name]
 		l.Sources = append(l.Sources, metrics.Source{
@@ -63,6 +64,7 @@ func (d *daemon) look() metrics.Look {
 		})
 		for _, id := range d.assignments(p.Name) {
 			a := metrics.Assignment{ID: id, Record: d.records.get(id)}
+			a.Record.State = d.engine.Standing(id, a.Record, now)
 			if w, ok := part.source.Wanted(id.Certificate); ok {
 				a.Wanted = &w.Info
 			}

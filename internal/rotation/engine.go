@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers"
 )
 
@@ -20,7 +21,7 @@ const maxRounds = 200
 // Config is what an Engine needs.
 type Config struct {
 	// Assembly returns a policy's parts, or nil where the policy is not in force here.
-	Assembly func(policy string) *Assembly
+	Assembly func(name string) *Assembly
 	Journal  Journal
 	Events   Events
 	Prober   providers.Prober
@@ -83,7 +84,7 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 // alone. It is what keeps ten thousand assignments from asking the cloud at a start.
 func (e *Engine) Due(id ID, record Record, t Trigger, now time.Time) bool {
 	a := e.cfg.Assembly(id.Policy)
-	if a == nil || !hears(a.Policy, t) {
+	if a == nil || watchesOnly(a.Policy) || !hears(a.Policy, t) {
 		return false
 	}
 	o := observe(a, id, record, Request{Trigger: t}, now)
@@ -96,6 +97,24 @@ func (e *Engine) Due(id ID, record Record, t Trigger, now time.Time) bool {
 	steps := Plan(o, now)
 	state, reason := judge(&o, steps, now)
 	return slices.ContainsFunc(steps, Step.acts) || state != record.State || reason != record.Reason
+}
+
+// watchesOnly reports whether a policy has nothing to do and nothing to prove: its
+// certificates are measured, and need neither work nor a record.
+func watchesOnly(p *policy.Policy) bool {
+	return len(p.Targets) == 0 && len(p.Verify.Endpoints) == 0
+}
+
+// Standing says where an assignment stands: what its record says, or, where its policy
+// only watches, what can be told from the source.
+func (e *Engine) Standing(id ID, record Record, now time.Time) State {
+	a := e.cfg.Assembly(id.Policy)
+	if a == nil || !watchesOnly(a.Policy) {
+		return record.State
+	}
+	o := observe(a, id, record, Request{}, now)
+	state, _ := judge(&o, nil, now)
+	return state
 }
 
 // run is one look at one assignment, by one goroutine.
@@ -114,10 +133,11 @@ type run struct {
 
 func (r *run) now() time.Time { return time.Now() }
 
-// begin reads the journal and the source; nil where the assignment is none of ours.
+// begin reads the journal and the source; nil where there is nothing to do for the
+// assignment here, whatever is read.
 func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 	a := e.cfg.Assembly(id.Policy)
-	if a == nil {
+	if a == nil || watchesOnly(a.Policy) {
 		return nil, nil
 	}
 	if q.Trigger.impatient() { // the others can wait for what the watcher hears

@@ -553,3 +553,25 @@ func TestRecordRemembersTheLastBundles(t *testing.T) {
 		}
 	})
 }
+
+func TestWatchedOnly(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.policy.Targets, w.policy.Verify.Endpoints = nil, nil
+		w.wanted = w.bundle(1)
+		stands := func(want State) {
+			t.Helper()
+			if got := w.engine().Standing(w.id, Record{}, time.Now()); got != want {
+				t.Errorf("state %s, want %s", got, want)
+			}
+		}
+		stands(StateConverged)
+		w.wanted.Problem = "truncated"
+		stands(StateQuarantined)
+		w.wanted.Info.NotAfter = time.Now()
+		stands(StateExpired)
+		w.drive(TriggerNATS, time.Minute)
+		if w.engine().Due(w.id, Record{}, TriggerStartup, time.Now()) || len(w.calls) > 0 {
+			t.Errorf("something was done: %v", w.calls)
+		}
+	})
+}

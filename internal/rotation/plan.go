@@ -195,6 +195,11 @@ func planDeploy(o *Observation, v *View, wanted certs.Fingerprint) []Step {
 func planOrphans(o *Observation, v *View) []Step {
 	var steps []Step
 	for _, endpoint := range v.Orphans {
+		if isDirectory(endpoint) {
+			steps = append(steps, Step{Kind: StepRefuse, Target: v.Name, Endpoints: []string{endpoint}, Cause: CauseUncovered,
+				Reason: fmt.Sprintf("directory %s can hold one certificate, and the policy has several; narrow its match", endpoint)})
+			continue
+		}
 		step := Step{Kind: StepRefuse, Target: v.Name, Endpoints: []string{endpoint}, Cause: CauseUncovered,
 			Reason: fmt.Sprintf("%s is covered by no certificate of the policy; take it from the target's list or add a certificate for it", endpoint)}
 		if slices.Contains(o.target(v.Name).Endpoints, endpoint) {
