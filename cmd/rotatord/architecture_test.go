@@ -22,6 +22,8 @@ var allowed = map[string][]string{
 	"policy":                 {"certs"},
 	"probe":                  {"certs", "providers"},
 	"providers":              {"certs"},
+	"providers/apig":         {"certs", "providers", "providers/huaweicloud"},
+	"providers/file":         {"certs", "providers"},
 	"providers/huaweicloud":  {"providers"},
 	"providers/providertest": {"certs", "certs/certstest", "providers"},
 	"providers/waf":          {"certs", "providers", "providers/huaweicloud"},

@@ -4,10 +4,13 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -30,6 +33,8 @@ const (
 	demoShop    = "shop.example.com"
 	demoAPI     = "api.example.com"
 	demoSubject = "certs.api.renewed"
+	demoChain   = "fullchain.pem"
+	demoKey     = "privkey.pem"
 	// demoStep bounds what the demo waits for; it takes a second or two.
 	demoStep = 30 * time.Second
 )
@@ -65,6 +70,7 @@ type demo struct {
 	began  time.Time
 	ca     *certstest.CA
 	sim    *cloudsim.Sim
+	server string // address of the web server
 	daemon *daemon
 	nats   *nats.Conn
 	events chan rotation.Event
@@ -118,7 +124,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if d.ca, err = certstest.NewCA("rotatord demo"); err != nil {
 		return fmt.Errorf("make a CA: %w", err)
 	}
-	for _, dir := range []string{"shop", "api", "policies"} {
+	for _, dir := range []string{"shop", "api", "web", "policies"} {
 		if err := os.MkdirAll(filepath.Join(d.dir, dir), 0o700); err != nil {
 			return fmt.Errorf("make directories: %w", err)
 		}
@@ -134,6 +140,10 @@ func (d *demo) prepare(ctx context.Context) error {
 	if err := d.startCloud(ctx, shop); err != nil {
 		return err
 	}
+	if d.server, err = serveFiles(ctx, filepath.Join(d.dir, "web")); err != nil {
+		return err
+	}
+	d.say("a web server at %s that reads its certificate from %s", d.server, filepath.Join(d.dir, "web"))
 	return d.configure()
 }
 
@@ -149,8 +159,8 @@ func (d *demo) issue(dir, name string) (*certs.Bundle, error) {
 	return bundle, nil
 }
 
-// startCloud starts the simulator, where a person once bound the shop's certificate by
-// hand and nobody has cared for the API's yet.
+// startCloud starts the simulator: a firewall where a person once bound the shop's
+// certificate by hand, and an API gateway whose domain nobody has cared for yet.
 func (d *demo) startCloud(ctx context.Context, shop *certs.Bundle) error {
 	key, err := shop.Key.PEM(certs.Traditional)
 	if err != nil {
@@ -160,8 +170,8 @@ func (d *demo) startCloud(ctx context.Context, shop *certs.Bundle) error {
 		AccessKey: simulatedKey, SecretKey: rand.Text(), CertificateQuota: -1, Propagation: 700 * time.Millisecond, Edges: 2,
 		Hosts: []cloudsim.Host{
 			{Name: demoShop, Certificate: cloudsim.Certificate{Name: "uploaded-by-hand", CertPEM: shop.FullChainPEM(), KeyPEM: key}},
-			{Name: demoAPI},
 		},
+		Gateways: []cloudsim.Gateway{{Groups: []cloudsim.Group{{Domains: []cloudsim.Domain{{Name: demoAPI}}}}}},
 	})
 	if err != nil {
 		return err
@@ -169,7 +179,7 @@ func (d *demo) startCloud(ctx context.Context, shop *certs.Bundle) error {
 	if err := d.sim.Start(ctx); err != nil {
 		return err
 	}
-	d.say("a simulated cloud at %s; its web application firewall protects both hosts, with edges at %s", d.sim.URL(), strings.Join(d.sim.EdgeAddrs(), " and "))
+	d.say("a simulated cloud at %s: a firewall for %s, an API gateway for %s, edges at %s", d.sim.URL(), demoShop, demoAPI, strings.Join(d.sim.EdgeAddrs(), " and "))
 	return nil
 }
 
@@ -186,8 +196,15 @@ http: {listen: "127.0.0.1:0"}
 nats:
   embedded: {listen: "127.0.0.1:0"}
 ` + info.cloudYAML(),
-		"policies/shop.yaml": d.policy("shop", demoShop, ""),
-		"policies/api.yaml":  d.policy("api", demoAPI, "when: {on: [nats, drift], subjects: ["+demoSubject+"]}\n"),
+		"policies/shop.yaml": d.policy("shop", demoShop, fmt.Sprintf(`  - name: edge
+    waf: {hosts: [%s]}
+  - name: web
+    file: {directory: %s, full_chain: %s, key: %s}
+`, demoShop, filepath.Join(d.dir, "web"), demoChain, demoKey), d.servers(demoShop)),
+		"policies/api.yaml": d.policy("api", demoAPI, fmt.Sprintf(`  - name: gateway
+    apig: {instance_id: %s, domains: [%s], replace: new}
+when: {on: [nats, drift], subjects: [%s]}
+`, d.sim.Config().Gateways[0].ID, demoAPI, demoSubject), d.servers(demoAPI)),
 	}
 	for name, content := range files {
 		if err := certs.WriteFileAtomic(filepath.Join(d.dir, name), []byte(content), 0o600); err != nil {
@@ -197,19 +214,38 @@ nats:
 	return nil
 }
 
-func (d *demo) policy(name, host, when string) string {
+func (d *demo) policy(name, host, targets string, addresses []string) string {
 	return fmt.Sprintf(`name: %s
 source:
   directory: {path: %s}
 targets:
-  - name: edge
-    waf: {hosts: [%s]}
 %sverify:
   endpoints: ["%s:443"]
   addresses: [%s]
   ca_file: %s
 retain: {superseded: 0, for: 1s}
-`, name, filepath.Join(d.dir, name), host, when, host, quoted(d.sim.EdgeAddrs()), filepath.Join(d.dir, "ca.pem"))
+`, name, filepath.Join(d.dir, name), targets, host, quoted(addresses), filepath.Join(d.dir, "ca.pem"))
+}
+
+// serveFiles is a web server as there are many: TLS from two files, read anew for each
+// connection. It ends with ctx.
+func serveFiles(ctx context.Context, dir string) (address string, err error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("listen for the web server: %w", err)
+	}
+	server := &http.Server{
+		ReadHeaderTimeout: demoStep,
+		ErrorLog:          slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug),
+		Handler:           http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "the web server of the demo\n") }),
+		TLSConfig: &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+			pair, err := tls.LoadX509KeyPair(filepath.Join(dir, demoChain), filepath.Join(dir, demoKey))
+			return &pair, err
+		}},
+	}
+	context.AfterFunc(ctx, func() { _ = server.Close() })
+	go func() { _ = server.ServeTLS(listener, "", "") }()
+	return listener.Addr().String(), nil
 }
 
 // startDaemon runs the daemon on the files as rotatord run does, and listens to its
@@ -260,11 +296,11 @@ func (d *demo) listen() error {
 
 // perform is the story.
 func (d *demo) perform(ctx context.Context) error {
-	if _, err := d.follow(ctx, "api", rotation.EventConverged); err != nil {
+	if err := d.followBoth(ctx); err != nil {
 		return err
 	}
 	shop := d.served(ctx, demoShop)
-	d.say("%s serves %s already, uploaded by hand: nothing to do", demoShop, shop.Short())
+	d.say("%s serves %s already at the firewall, uploaded by hand: only the files were missing", demoShop, shop.Short())
 
 	d.title("A certificate file changes on disk")
 	if err := d.replace(ctx, "shop", demoShop, shop, nil); err != nil {
@@ -296,7 +332,7 @@ func (d *demo) replace(ctx context.Context, policy, host string, before certs.Fi
 		return err
 	}
 	changed := time.Now()
-	d.say("new certificate %s on disk; the edges serve %s", bundle.Fingerprint().Short(), before.Short())
+	d.say("new certificate %s on disk; %s is served with %s", bundle.Fingerprint().Short(), host, before.Short())
 	if message != nil {
 		if err := message(); err != nil {
 			return err
@@ -308,13 +344,15 @@ func (d *demo) replace(ctx context.Context, policy, host string, before certs.Fi
 	}
 	after := d.served(ctx, host)
 	if after != bundle.Fingerprint() || converged.Data.Fingerprint != after {
-		return fmt.Errorf("the edges serve %s, not %s", after.Short(), bundle.Fingerprint().Short())
+		return fmt.Errorf("%s is served with %s, not %s", host, after.Short(), bundle.Fingerprint().Short())
 	}
-	d.say("before  %s\n          now     %s, served by every edge, %s after the change on disk", before, after, converged.Time.Sub(changed).Round(10*time.Millisecond))
+	d.say("before  %s\n          now     %s\n          at %s, %s after the change on disk",
+		before, after, strings.Join(d.servers(host), ", "), converged.Time.Sub(changed).Round(10*time.Millisecond))
 	return nil
 }
 
-// follow narrates the events of a policy until one of the kind comes.
+// follow narrates the events until one of the kind comes from the policy, or from any
+// where none is named.
 func (d *demo) follow(ctx context.Context, policy string, until rotation.EventKind) (rotation.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, demoStep)
 	defer cancel()
@@ -324,7 +362,7 @@ func (d *demo) follow(ctx context.Context, policy string, until rotation.EventKi
 			return rotation.Event{}, fmt.Errorf("wait for event %s of policy %s: %w", until, policy, ctx.Err())
 		case e := <-d.events:
 			d.say("%-9s %s %s", e.Kind, e.Data.Policy, describeEvent(e.Data))
-			if e.Data.Policy == policy && e.Kind == until {
+			if (policy == "" || e.Data.Policy == policy) && e.Kind == until {
 				return e, nil
 			}
 		}
@@ -348,10 +386,31 @@ func describeEvent(e rotation.EventData) string {
 	return strings.Join(append(parts, e.Reason), "  ")
 }
 
-// served asks the edges themselves; the zero Fingerprint if they do not agree.
+// followBoth waits for the first convergence of both policies, in whatever order.
+func (d *demo) followBoth(ctx context.Context) error {
+	waiting := map[string]bool{"shop": true, "api": true}
+	for len(waiting) > 0 {
+		e, err := d.follow(ctx, "", rotation.EventConverged)
+		if err != nil {
+			return err
+		}
+		delete(waiting, e.Data.Policy)
+	}
+	return nil
+}
+
+// servers are where a host is served: the edges, and the shop by the web server too.
+func (d *demo) servers(host string) []string {
+	if host == demoShop {
+		return append(d.sim.EdgeAddrs(), d.server)
+	}
+	return d.sim.EdgeAddrs()
+}
+
+// served asks the servers themselves; the zero Fingerprint if they do not agree.
 func (d *demo) served(ctx context.Context, host string) certs.Fingerprint {
 	probes := probe.Prober{}.Probe(ctx, providers.ProbeRequest{
-		Endpoints: []string{host + ":443"}, Addresses: d.sim.EdgeAddrs(), CheckChain: true, CAFile: filepath.Join(d.dir, "ca.pem"),
+		Endpoints: []string{host + ":443"}, Addresses: d.servers(host), CheckChain: true, CAFile: filepath.Join(d.dir, "ca.pem"),
 	})
 	for _, p := range probes {
 		if p.Err != "" || p.Fingerprint != probes[0].Fingerprint {

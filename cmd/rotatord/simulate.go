@@ -154,10 +154,10 @@ func (s simulated) cloudYAML() string {
     project_id: %s
     auth:
       access_key: {id: %s, secret_file: %s}
-    endpoints: {iam: "%s", waf: "%s"}
-    ca_file: %s
-    limits: {waf: {rate: 50, burst: 50, concurrency: 8}}
-`, s.Region, s.ProjectID, s.AccessKey, s.SecretFile, s.URL, s.URL, s.CAFile)
+    endpoints: {iam: "%[5]s", waf: "%[5]s", apig: "%[5]s"}
+    ca_file: %[6]s
+    limits: {waf: {rate: 50, burst: 50, concurrency: 8}, apig: {rate: 50, burst: 50, concurrency: 8}}
+`, s.Region, s.ProjectID, s.AccessKey, s.SecretFile, s.URL, s.CAFile)
 }
 
 func (s simulated) print(cmd *cobra.Command, output string) error {

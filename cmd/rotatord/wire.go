@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,6 +17,8 @@ import (
 	"github.com/rotatord/rotatord/internal/metrics"
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers"
+	"github.com/rotatord/rotatord/internal/providers/apig"
+	"github.com/rotatord/rotatord/internal/providers/file"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 	"github.com/rotatord/rotatord/internal/providers/waf"
 	"github.com/rotatord/rotatord/internal/rotation"
@@ -34,6 +37,8 @@ type wiring struct {
 	wafs    map[string]*waf.Target
 	// listings by target: adapters are pointers, so they can be keys.
 	listings map[providers.Target]*rotation.Listing
+	// gateways make targets of one API gateway take turns.
+	gateways apig.Locks
 }
 
 func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wiring {
@@ -81,8 +86,42 @@ func (w *wiring) target(t policy.Target) (providers.Target, error) {
 	switch {
 	case t.WAF != nil:
 		return w.waf(t.WAF)
+	case t.APIG != nil:
+		return w.apig(t.APIG)
+	case t.File != nil:
+		return w.file(t.File)
 	}
 	return nil, fmt.Errorf("target %s has no kind", t.Name)
+}
+
+func (w *wiring) apig(spec *policy.APIG) (*apig.Target, error) {
+	client, err := w.client(spec.Cloud)
+	if err != nil {
+		return nil, err
+	}
+	c := apig.Config{
+		Client: client, Scope: spec.Scope, InstanceID: spec.InstanceID, Replace: spec.Replace, Locks: &w.gateways,
+		Logger: w.log.With("cloud", spec.Cloud, "service", "apig"),
+	}
+	if spec.TrustedRootCAFile != "" {
+		c.TrustedRootCA = func() ([]byte, error) { return certs.ReadFile(spec.TrustedRootCAFile) }
+	}
+	return apig.New(c)
+}
+
+func (w *wiring) file(spec *policy.File) (*file.Target, error) {
+	c := file.Config{
+		Directory: spec.Directory, Certificate: spec.Certificate, Chain: spec.Chain, FullChain: spec.FullChain,
+		Key: spec.Key, Combined: spec.Combined, PKCS12: spec.PKCS12, Owner: spec.Owner, Group: spec.Group,
+		Mode: os.FileMode(spec.Mode), Logger: w.log.With("directory", spec.Directory),
+	}
+	if spec.PKCS12PasswordFile != "" {
+		c.PKCS12Password = spec.PKCS12PasswordFile.Read
+	}
+	if r := spec.Reload; r != nil {
+		c.Reload = file.Reload{Unit: r.Unit, Command: r.Command, Timeout: r.Timeout.Std()}
+	}
+	return file.New(c)
 }
 
 // listing returns the list of a target's endpoints, one for all policies that share the
@@ -257,7 +296,7 @@ func secretBytes(f policy.SecretFile) ([]byte, error) {
 
 // operations are the cloud calls that can be made, for pre-creating metric series.
 func operations() map[string][]string {
-	return map[string][]string{huaweicloud.IAM: huaweicloud.Operations(), huaweicloud.WAF: waf.Operations()}
+	return map[string][]string{huaweicloud.IAM: huaweicloud.Operations(), huaweicloud.WAF: waf.Operations(), huaweicloud.APIG: apig.Operations()}
 }
 
 func kindNames() []string {

@@ -1,9 +1,5 @@
 package cloudsim
 
-import (
-	"crypto/subtle"
-)
-
 const (
 	codeGatewayAuth  = "APIGW.0301"
 	textGatewayAuth  = "Incorrect IAM authentication information: "
@@ -15,6 +11,7 @@ type authKind int
 
 const (
 	authNone    authKind = iota
+	authMaybe            // none, or valid ones; the service decides
 	authAny              // any valid token or signature
 	authProject          // of the project in the path
 )
@@ -30,6 +27,9 @@ func (s *Sim) authenticate(c *call, kind authKind) (refusal answer, ok bool) {
 	if kind == authNone {
 		return answer{}, true
 	}
+	if kind == authMaybe && c.r.Header.Get("Authorization") == "" && c.r.Header.Get("X-Auth-Token") == "" {
+		return answer{}, true
+	}
 	who, refusal, ok := s.identify(c)
 	if !ok {
 		return refusal, false
@@ -39,6 +39,9 @@ func (s *Sim) authenticate(c *call, kind authKind) (refusal answer, ok bool) {
 		// Reference 6.2: WAF.00012002, "project id does not fit the token". A domain-scoped token fits none.
 		named := c.r.Header.Get("X-Project-Id")
 		if who.projectID == "" || c.params["project_id"] != who.projectID || named != "" && named != who.projectID {
+			if c.entry.Service == serviceAPIG {
+				return s.refuseAPIGProject(who), false
+			}
 			return refuse(400, "WAF.00012002", "The project id does not match the token"), false
 		}
 	}
@@ -60,6 +63,8 @@ func (s *Sim) identify(c *call) (caller, answer, bool) {
 		return caller{how: "token", projectID: tok.projectID}, answer{}, true
 	case c.entry.Service == serviceIAM:
 		return caller{}, refuseIAM(401, "The request you have made requires authentication."), false
+	case s.cfg.TokenErrorsInService && c.entry.Service == serviceAPIG:
+		return caller{}, refuse(401, codeAPIGToken, "Incorrect token or token resolution failed"), false
 	case s.cfg.TokenErrorsInService:
 		return caller{}, refuse(400, "WAF.00012001", "Invalid token"), false
 	}
@@ -76,10 +81,11 @@ func (s *Sim) identifySignature(c *call, header string) (caller, answer, bool) {
 	if err != nil {
 		return refused(err.Error())
 	}
-	if s.cfg.AccessKey == "" || subtle.ConstantTimeCompare([]byte(sig.access), []byte(s.cfg.AccessKey)) != 1 {
+	secret, security, ok := s.signingKey(sig.access, c.now)
+	if !ok {
 		return refused("the access key does not exist")
 	}
-	if err := verifySignature(c.r, c.body, sig, s.cfg.SecretKey, s.cfg.SecurityToken, c.now); err != nil {
+	if err := verifySignature(c.r, c.body, sig, secret, security, c.now); err != nil {
 		return refused(err.Error())
 	}
 	return caller{how: "signature", projectID: s.cfg.ProjectID}, answer{}, true

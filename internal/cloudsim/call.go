@@ -23,7 +23,7 @@ type call struct {
 	now    time.Time         // the service's clock at arrival
 	base   string            // https://host:port that the caller used
 	entry  Entry
-	// partial is the fault that lets apply-to-hosts stop half way, nil without.
+	// partial is the fault that lets apply-to-hosts and its kin stop half way, nil without.
 	partial *Fault
 }
 
@@ -97,10 +97,12 @@ func notPublished(_ *Sim, c *call) answer {
 	return c.refuseGateway(404, codeGatewayRoute, "The API does not exist or has not been published in the environment")
 }
 
-// serveAPI is the life of one call. Its order is the contract: the ledger knows the call before anything else happens,
+func (s *Sim) serveAPI(w http.ResponseWriter, r *http.Request) { s.serve(w, r, s.routes) }
+
+// serve is the life of one call. Its order is the contract: the ledger knows the call before anything else happens,
 // and knows its effect before the caller can.
-func (s *Sim) serveAPI(w http.ResponseWriter, r *http.Request) {
-	rt, params := findRoute(s.routes, r)
+func (s *Sim) serve(w http.ResponseWriter, r *http.Request, routes []route) {
+	rt, params := findRoute(routes, r)
 	now := s.now()
 	c := &call{r: r, params: params, now: now, base: s.base(r)}
 	c.entry = s.ledger.begin(Entry{
@@ -170,6 +172,9 @@ func (s *Sim) strikeFront(c *call, fault Fault) (ans answer, done, alive bool) {
 		if text := c.r.Header.Get("X-Auth-Token"); text != "" {
 			s.expireToken(text)
 		}
+		if text := c.r.Header.Get("X-Security-Token"); text != "" {
+			s.expireKey(text)
+		}
 		return answer{}, false, true
 	}
 	return c.faultAnswer(fault), true, true
@@ -219,6 +224,7 @@ func (c *call) strike(fault Fault) {
 
 // faultAnswer is the answer that a fault carries.
 func (c *call) faultAnswer(fault Fault) answer {
+	fault.speak(c.entry.Service)
 	if fault.Body != "" {
 		return answer{status: fault.Status, code: fault.Code, message: fault.Message, raw: fault.Body, content: fault.ContentType}
 	}

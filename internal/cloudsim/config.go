@@ -25,8 +25,19 @@ type Config struct {
 	// TokenValidity is how long a token lives. Default 24 hours.
 	TokenValidity time.Duration
 	// TokenErrorsInService moves the refusal of a bad token from the front gateway (401 APIGW.0301) into the
-	// service (400 WAF.00012001). Both are documented.
+	// service (400 WAF.00012001, 401 APIG.1002). Both are documented.
 	TokenErrorsInService bool
+
+	// Agency is the name of an agency by which this account has delegated its rights: assume_role and the metadata
+	// service act for it. The delegating account is this one too.
+	Agency string
+	// Metadata adds the metadata service of an ECS that has an agency: a listener of its own (see MetadataURL), and
+	// 169.254.169.254 of Transport.
+	Metadata bool
+	// MetadataMode is MetadataV1, MetadataV2 or, by default, "": both with and without session tokens.
+	MetadataMode string
+	// MetadataKeyValidity is how long a key of the metadata service lives. Default 24 hours.
+	MetadataKeyValidity time.Duration
 
 	// Hosts are the domains that WAF protects, in the order of creation.
 	Hosts []Host
@@ -42,6 +53,15 @@ type Config struct {
 	// OpenTelekom is the WAF-Dedicated variant: dedicated hosts only, no apply-to-hosts, no enterprise projects,
 	// no verify_cert_key.
 	OpenTelekom bool
+
+	// Gateways are the dedicated gateways of APIG, in the order of creation.
+	Gateways []Gateway
+	// KeepTrustedCA lets an APIG certificate keep its trusted CA when an update leaves trusted_root_ca out. Default:
+	// it is dropped. An empty trusted_root_ca drops it always.
+	KeepTrustedCA bool
+	// RefuseReplacement refuses to attach an APIG certificate to a domain that has another one of the same algorithm
+	// type. Default: that one is replaced.
+	RefuseReplacement bool
 
 	// Propagation is the time from a binding to edge 0 serving it. Default 0.
 	Propagation time.Duration
@@ -89,6 +109,50 @@ type Certificate struct {
 	KeyPEM  []byte
 }
 
+// Gateway is a dedicated gateway of APIG. Ids that are empty are made up and can be read from Sim.Config or
+// Sim.Domains; they are 32 letters or digits, or a UUID.
+type Gateway struct {
+	ID string
+	// Name is for people. Default gateway-1 and so on.
+	Name   string
+	Groups []Group
+}
+
+// Group is an API group.
+type Group struct {
+	ID, Name string
+	// Domains are at most five.
+	Domains []Domain
+}
+
+// Domain is a domain of an API group.
+type Domain struct {
+	ID string
+	// Name is the domain name, "*.example.com" for a wildcard. It must not be a host of WAF. When several gateways have
+	// it, edges serve what it has on the first.
+	Name string
+	// Certificates are what a person bound in the console before the story begins: one RSA and one ECC at most.
+	// Domains that name the same certificate share it.
+	Certificates []GatewayCertificate
+	// ClientVerification says that clients must show a certificate. It needs a trusted CA in every certificate.
+	ClientVerification bool
+	// MinTLS is TLSv1.1 or TLSv1.2. Default TLSv1.2.
+	MinTLS string
+	// Ports are the HTTPS ports. Default 443 alone. With several the domain is listed once for each.
+	Ports []int
+}
+
+// GatewayCertificate is a certificate as a person uploads it in the console of APIG.
+type GatewayCertificate struct {
+	Name         string
+	CertPEM      []byte // leaf first
+	KeyPEM       []byte
+	TrustedCAPEM []byte // for client authentication; may be empty
+	// Instance says that it belongs to the gateway of the domain alone; else it is a global one. ConsoleAPIGUpload
+	// does not look at it.
+	Instance bool
+}
+
 const (
 	defaultRegion    = "eu-west-101"
 	defaultProjectID = "0f3c5a9d7e1b4862a0c4d8f21b6e9357"
@@ -105,6 +169,9 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Listen, "127.0.0.1:0")
 	if c.TokenValidity == 0 {
 		c.TokenValidity = 24 * time.Hour // [HW iam_30_0001]
+	}
+	if c.MetadataKeyValidity == 0 {
+		c.MetadataKeyValidity = longestKey * time.Second
 	}
 	if c.Edges == 0 {
 		c.Edges = 1
@@ -127,12 +194,17 @@ func (c Config) withDefaults() (Config, error) {
 	if (c.AccessKey == "") != (c.SecretKey == "") {
 		problems = append(problems, errors.New("AccessKey and SecretKey go together"))
 	}
-	if c.Edges < 0 || c.Propagation < 0 || c.EdgeLag < 0 || c.Latency < 0 || c.TokenValidity < 0 {
+	if c.Edges < 0 || c.Propagation < 0 || c.EdgeLag < 0 || c.Latency < 0 || c.TokenValidity < 0 || c.MetadataKeyValidity < 0 {
 		problems = append(problems, errors.New("the number of edges and durations must not be negative"))
+	}
+	if c.MetadataMode != "" && c.MetadataMode != MetadataV1 && c.MetadataMode != MetadataV2 {
+		problems = append(problems, fmt.Errorf("metadata mode %q", c.MetadataMode))
 	}
 	hosts, err := checkedHosts(c.Hosts, c.OpenTelekom)
 	c.Hosts = hosts
-	return c, errors.Join(append(problems, err)...)
+	gateways, err2 := checkedGateways(c.Gateways, c.Hosts)
+	c.Gateways = gateways
+	return c, errors.Join(append(problems, err, err2)...)
 }
 
 // checkedHosts returns a copy of hosts with defaults, or what is wrong with them.

@@ -1,5 +1,5 @@
-// Package cloudsim is a faithful and stubborn simulator of one Huawei Cloud (or Open Telekom Cloud) account: IAM, WAF
-// and the TLS edges that serve what WAF has bound. Tests, the demo and `rotatord simulate` run against it.
+// Package cloudsim is a faithful and stubborn simulator of one Huawei Cloud (or Open Telekom Cloud) account: IAM, WAF,
+// APIG and the TLS edges that serve what WAF and APIG have bound. Tests, the demo and `rotatord simulate` run against it.
 //
 // It may import the standard library only, since it judges everything else. It is written from the API reference
 // (docs/reference/huawei-cloud.md; marks such as [S003] are explained there), never from a client.
@@ -15,7 +15,7 @@
 //   - State is in memory; the root of the API listener is new at each Start.
 //
 // Three mounts: Transport is an http.RoundTripper without sockets, Handler an http.Handler, Start real TLS listeners.
-// A further service is one more file with its state, its routes (see iamRoutes, wafRoutes) and its handlers.
+// A further service is one more file with its state, its routes (see iamRoutes, wafRoutes, apigRoutes) and its handlers.
 //
 // # Rules and their sources
 //
@@ -25,6 +25,9 @@
 //	             temporary keys (1.3); X-Sdk-Content-Sha256 must be the body's or UNSIGNED-PAYLOAD; 401 APIGW.0301 (6.6)
 //	token        201, X-Subject-Token, microseconds, nocatalog, 24 h, numeric error.code (1.2); five wrong passwords
 //	             lock for 15 min [HW iam FAQ]; a wrong scope is 400 (section 10, acme.sh)
+//	agencies     assume_role for a token's user, 404 for another agency; not from an agency's own token (1.2)
+//	keys         securitytokens: 201, 900–86400 s, default 900, by token or assume_role; the key signs until it ends (1.3)
+//	metadata     v1 without, v2 with a session token; the PUT is 404 in v1 alone; 401 for a dead session (1.3)
 //	projects     exact name, sub-projects exist; domains: first entry (1.5)
 //	project      path, X-Project-Id and caller must agree: 400 WAF.00012002; domain tokens agree with none (6.2)
 //	bad token    401 APIGW.0301, or 400 WAF.00012001 with TokenErrorsInService (6.2, 6.6)
@@ -41,6 +44,20 @@
 //	host         lists without certificate (2.8); id and name together, partial bodies, server replaces all (2.10)
 //	EPS          objects are found in their own enterprise project only; all_granted_eps reads (2.2; TF #2939, #3019)
 //	OTC          no apply-to-hosts, cloud hosts, enterprise projects, verify_cert_key; host adds columns (2.3, 2.12)
+//	APIG auth    as WAF; 403 APIG.1005 for another project [S001] (or 401, 6.3), 401 APIG.1007 without one
+//	APIG create  names [S001]; 2101 key, 2102 expired, 2104 order, 2105 encrypted, 2106 invalid, 2109 no SAN, 3148 after
+//	             2038 (6.3); 200 [S001]; equal names and contents are fine (6.3); PKCS#8 too [S001]
+//	APIG show    parsed members, never PEM or key (3.3); serial_number decimal [S001]
+//	APIG list    offset, limit 1–500, filters; with instance_id: the gateway's own and the global ones (3.4)
+//	APIG update  full form, also while bound, all domains follow, domains must match (3.5, APIG.2103); without
+//	             trusted_root_ca the CA is dropped (doubt 4, KeepTrustedCA); no other scope, and while bound no other
+//	             algorithm (doubt 6)
+//	APIG delete  204; bound 409 (doubt 7; the code is made up); 404 APIG.3021 when missing
+//	attach       204, all or nothing, repeatable; instance_ids for global ones; one RSA and one ECC for each domain,
+//	             the same type is replaced (3.6, doubt 5, RefuseReplacement: APIG.2029); 2103 domain, 3715 CA types,
+//	             2051 ports; the flag for clients left out: on with a trusted_root_ca, else off [SDK]
+//	detach       204; what is not bound is 400 APIG.2000 (3.6 [TF])
+//	domains      attached-domains lists each port (3.6, 3.7); group details; settings fall back to defaults (3.8 [SDK])
 //	edges        the old certificate goes on until the new one is in effect, no connection drops [OTC-D umn]
 //
 // # Deliberate deviations, to avoid over-fitting
@@ -50,11 +67,22 @@
 // to strip them. PKCS#8 is refused although the seed's own example sends it (TolerateKeyForm). Every id must have 32
 // letters or digits. After Latency and FaultDelay an effect comes even if the caller has left. API not found is 404,
 // where the table prints 400. A host's server list has two origins, so that a client that drops one is found out. Only
-// the password method of IAM, and certificateid, certificatename, server, tls, cipher and proxy of a host, are known.
+// the methods password and assume_role of IAM, and certificateid, certificatename, server, tls, cipher and proxy of a host, are known.
 // Whether a certificate covers the host's name is not checked: no page says that WAF does.
+//
+// In APIG: every parameter that is wrong is APIG.2000, and a group that does not exist APIG.3001, for want of a code in
+// the reference. A chain in order is one in which each certificate is signed by the next. A global certificate must
+// not name a gateway other than "common". Detaching refuses the whole call when one domain is not bound. Client
+// verification without a CA stays off however the flag stands. A domain that several gateways have is served as the
+// first of them has it. Not simulated: the legacy calls (create and bind, unbind and show of a domain), SM2, a quota,
+// subdomains, and calls that make gateways, groups and domains; they come from the configuration.
 //
 // With Misbehave, on top: unknown members in answers; ms numbers as strings and bind_host as null in some answers;
 // four spellings of the Content-Type; another row order for each listing (kept over its pages); create echoes content
 // and key, and PEM comes back laid out anew; missing objects and deletes alternate between their documented answers;
-// and by the seed: the meaning of host, the code for a full quota, the status of API not found.
+// and by the seed: the meaning of host, the code for a full quota, the status of API not found. In APIG, a write while an
+// earlier one is under way on the gateway is refused with 409 APIG.3718 or 500 APIG.3500, and by the seed: 201 for a
+// create, serial numbers in hex with colons (doubt 9), no algorithm_type, instance_id mandatory in the list (doubt 8),
+// exact names in the list, the code for a missing certificate, 404 APIG.3097 for a missing binding on the domain's side,
+// the status of APIG.1005.
 package cloudsim

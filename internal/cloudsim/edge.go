@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Edges are the TLS servers in front of the protected domains. What an edge serves is computed from the history of
+// Edges are the TLS servers in front of the protected domains of WAF and the domains of APIG. What an edge serves is computed from the history of
 // bindings at the moment of the handshake: no timers, so it is right under fake time too, and connections that are
 // open stay open over a switch [OTC-D umn].
 
@@ -29,7 +29,7 @@ func listenEdge(s *Sim, index int) (*edgeListener, error) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = fmt.Fprintf(w, "%s, served by edge %d of the simulated cloud\n", r.TLS.ServerName, index)
 	})
-	return &edgeListener{serveTLS(s, tcp, tls.NewListener(tcp, s.EdgeTLS(index)), handler)}, nil
+	return &edgeListener{serveOn(s, tcp, tls.NewListener(tcp, s.EdgeTLS(index)), handler)}, nil
 }
 
 func (e *edgeListener) addr() string { return e.tcp.Addr().String() }
@@ -50,6 +50,11 @@ func (s *Sim) edgeConfig(index int, name string) (*tls.Config, error) {
 	defer s.mu.Unlock()
 	config := &tls.Config{NextProtos: []string{"http/1.1"}, SessionTicketsDisabled: true}
 	host := s.waf.hostForName(name)
+	// The exact name goes before a wildcard, whichever service has it; no name is in both.
+	domain := s.apig.domainForName(name)
+	if domain != nil && (host == nil || strings.HasPrefix(host.name, "*.") && !strings.HasPrefix(domain.name, "*.")) {
+		return domainEdge(config, domain.stateAt(s.now(), s.edgeDelay(index))), nil
+	}
 	if host == nil {
 		return config, nil // no certificate: crypto/tls sends unrecognized_name
 	}

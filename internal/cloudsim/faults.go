@@ -25,18 +25,18 @@ const (
 	FaultTimeout      = "timeout"       // no answer and no effect until the client gives up or Delay (default 2 min) is over
 	FaultDelay        = "delay"         // the call goes on after Delay, even if the client is gone by then
 	FaultAnswer       = "answer"        // Status, Code, Message (or Body) is answered; without effect, or after it with Phase After
-	FaultInternal     = "internal"      // answer 500 WAF.00010001
-	FaultBusy         = "busy"          // answer 500 WAF.00010002
+	FaultInternal     = "internal"      // answer 500 WAF.00010001, for APIG 500 APIG.9999
+	FaultBusy         = "busy"          // answer 500 WAF.00010002, for APIG 500 APIG.9008
 	FaultThrottle     = "throttle"      // answer 429 APIGW.0308
 	FaultUnauthorized = "unauthorized"  // answer 401 APIGW.0301
-	FaultTokenInvalid = "token-invalid" // answer 400 WAF.00012001
+	FaultTokenInvalid = "token-invalid" // answer 400 WAF.00012001, for APIG 401 APIG.1002
 	FaultBadGateway   = "bad-gateway"   // answer 502 with an HTML page
-	FaultExpireToken  = "expire-token"  // the token that the call carries expires now
+	FaultExpireToken  = "expire-token"  // the token, or the temporary key, that the call carries expires now
 
 	FaultLost         = "lost"          // effect, then the connection is cut without an answer
 	FaultTimeoutAfter = "timeout-after" // effect, then no answer until the client gives up or Delay (default 2 min) is over
 	FaultHold         = "hold"          // the call stands still at Phase until Release
-	FaultPartial      = "partial"       // apply-to-hosts binds the first half; Status (default 200) and Code as in answer
+	FaultPartial      = "partial"       // apply-to-hosts, and attach or detach of APIG, takes the first half; Status (default 200) and Code as in answer
 	FaultTruncate     = "truncate"      // half of the answer's JSON, in full HTTP framing
 	FaultCut          = "cut"           // half of the answer's JSON, then the connection is cut
 	FaultHuge         = "huge"          // the answer carries an unknown member of 16 MiB
@@ -122,16 +122,10 @@ func (f Fault) complete() (Fault, error) {
 		return f, errors.New("fault count, after and delay must not be negative")
 	}
 	switch f.Name {
-	case FaultInternal:
-		f.answer(500, "WAF.00010001", "Internal error")
-	case FaultBusy:
-		f.answer(500, "WAF.00010002", "System busy, try again in about 5 minutes")
 	case FaultThrottle:
 		f.answer(429, "APIGW.0308", "The throttling threshold has been reached: policy user over ratelimit,limit:200,time:5 minute")
 	case FaultUnauthorized:
 		f.answer(401, codeGatewayAuth, textGatewayAuth+"decrypt token fail")
-	case FaultTokenInvalid:
-		f.answer(400, "WAF.00012001", "Invalid token")
 	case FaultBadGateway:
 		f.answer(502, "", "")
 		setDefault(&f.ContentType, "text/html")
@@ -150,6 +144,7 @@ func (f Fault) complete() (Fault, error) {
 		if f.Delay == 0 {
 			return f, errors.New("fault delay needs a delay")
 		}
+	case FaultInternal, FaultBusy, FaultTokenInvalid: // see speak
 	case FaultRefuse, FaultExpireToken, FaultLost, FaultHold, FaultPartial, FaultTruncate, FaultCut, FaultHuge:
 	default:
 		return f, fmt.Errorf("no fault is named %q", f.Name)
@@ -158,6 +153,25 @@ func (f Fault) complete() (Fault, error) {
 		return f, fmt.Errorf("only %s strikes a connection, not %s", FaultRefuse, f.Name)
 	}
 	return f, nil
+}
+
+// speak completes those named answers that each service words in its own way (reference 6.2, 6.3). IAM gets WAF's.
+func (f *Fault) speak(service string) {
+	apig := service == serviceAPIG
+	switch {
+	case f.Name == FaultInternal && apig:
+		f.answer(500, codeAPIGInternal, "System error")
+	case f.Name == FaultInternal:
+		f.answer(500, "WAF.00010001", "Internal error")
+	case f.Name == FaultBusy && apig:
+		f.answer(500, codeAPIGTooMany, "Too many requests")
+	case f.Name == FaultBusy:
+		f.answer(500, "WAF.00010002", "System busy, try again in about 5 minutes")
+	case f.Name == FaultTokenInvalid && apig:
+		f.answer(401, codeAPIGToken, "Incorrect token or token resolution failed")
+	case f.Name == FaultTokenInvalid:
+		f.answer(400, "WAF.00012001", "Invalid token")
+	}
 }
 
 func (f *Fault) answer(status int, code, message string) {
@@ -175,7 +189,15 @@ func setDelay(field *time.Duration, value time.Duration) {
 }
 
 // isAnswer tells whether the fault replaces the answer.
-func (f Fault) isAnswer() bool { return f.Status != 0 && f.Name != FaultPartial }
+func (f Fault) isAnswer() bool {
+	switch f.Name {
+	case FaultInternal, FaultBusy, FaultTokenInvalid:
+		return true
+	case FaultPartial:
+		return false
+	}
+	return f.Status != 0
+}
 
 // isFront tells whether the fault strikes before authentication.
 func (f Fault) isFront() bool {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// IAM: password tokens, projects and domains (reference 1.2 and 1.5; [HW iam_30_0001], [OTC-I]).
+// IAM: tokens by password or agency, projects and domains (reference 1.2 and 1.5; [HW iam_30_0001], [OTC-I]).
 
 const (
 	serviceIAM = "iam"
@@ -25,22 +25,31 @@ type iamState struct {
 	failures map[string][]time.Time
 	// lockedUntil is when a user name may try again.
 	lockedUntil map[string]time.Time
+	// keys are the temporary ones by access key, expired ones among them; machineKey is the one of the metadata service.
+	keys       map[string]temporaryKey
+	machineKey string
+	sessions   map[string]time.Time // of the metadata service, with their ends
 }
 
 type token struct {
 	issued, expires time.Time
 	projectID       string // "" when scoped to the domain or to nothing
+	assumed         bool   // by an agency
 	body            object
 }
 
 func newIAMState() iamState {
-	return iamState{tokens: map[string]token{}, failures: map[string][]time.Time{}, lockedUntil: map[string]time.Time{}}
+	return iamState{
+		tokens: map[string]token{}, failures: map[string][]time.Time{}, lockedUntil: map[string]time.Time{},
+		keys: map[string]temporaryKey{}, sessions: map[string]time.Time{},
+	}
 }
 
 func iamRoutes() []route {
 	return []route{
 		{service: serviceIAM, operation: "CreateToken", method: "POST", pattern: "/v3/auth/tokens", handle: (*Sim).createToken},
 		{service: serviceIAM, operation: "ValidateToken", method: "GET", pattern: "/v3/auth/tokens", auth: authAny, handle: (*Sim).validateToken},
+		{service: serviceIAM, operation: "CreateSecurityToken", method: "POST", pattern: "/v3.0/OS-CREDENTIAL/securitytokens", auth: authMaybe, handle: (*Sim).createSecurityToken},
 		{service: serviceIAM, operation: "ListProjects", method: "GET", pattern: "/v3/projects", auth: authAny, handle: (*Sim).listProjects},
 		{service: serviceIAM, operation: "ListAuthDomains", method: "GET", pattern: "/v3/auth/domains", auth: authAny, handle: (*Sim).listDomains},
 	}
@@ -55,12 +64,14 @@ func refuseIAM(status int, message string) answer {
 	}
 }
 
-// login is a password request, read strictly.
+// login is a request for a token, read strictly.
 type login struct {
 	user, password, domain string
 	projectName, projectID string
 	domainName, domainID   string
 	scopedTo               string // project, domain or ""
+	// for assume_role
+	agency, agencyDomainName, agencyDomainID string
 }
 
 func parseLogin(body []byte) (login, error) {
@@ -73,15 +84,21 @@ func parseLogin(body []byte) (login, error) {
 	if err != nil {
 		return l, err
 	}
-	identity, err := auth.need("identity", "methods", "password")
+	identity, err := auth.need("identity", "methods", methodPassword, methodAssumeRole)
 	if err != nil {
 		return l, err
 	}
 	methods, err := identity.texts("methods")
-	if err != nil || len(methods) != 1 || methods[0] != "password" {
+	if err != nil || len(methods) != 1 || methods[0] != methodPassword && methods[0] != methodAssumeRole {
 		return l, errMethods
 	}
-	password, err := identity.need("password", "user")
+	if methods[0] == methodAssumeRole {
+		if _, l.agency, l.agencyDomainName, l.agencyDomainID, err = agencyIdentity(identity); err != nil {
+			return l, err
+		}
+		return l, l.parseScope(auth)
+	}
+	password, err := identity.need(methodPassword, "user")
 	if err != nil {
 		return l, err
 	}
@@ -144,7 +161,7 @@ type iamError string
 func (e iamError) Error() string { return string(e) }
 
 const (
-	errMethods = iamError(`the simulator knows the method "password" only, and it must be the only one`)
+	errMethods = iamError(`the simulator knows the methods "password" and "assume_role", and there must be one only`)
 	errScope   = iamError(`scope must be one of project and domain, with a name or an id`)
 )
 
@@ -157,6 +174,9 @@ func (s *Sim) createToken(c *call) answer {
 	if err != nil {
 		return refuseIAM(400, err.Error())
 	}
+	if l.agency != "" {
+		return s.assumeRole(c, l)
+	}
 	if c.now.Before(s.iam.lockedUntil[l.user]) {
 		// The right password does not help either [HW iam FAQ].
 		return refuseIAM(401, "The account is locked. Try again later.")
@@ -166,6 +186,11 @@ func (s *Sim) createToken(c *call) answer {
 		return refuseIAM(401, "The username or password is wrong.")
 	}
 	delete(s.iam.failures, l.user)
+	return s.answerLogin(c, l)
+}
+
+// answerLogin issues the token for somebody who is who they say.
+func (s *Sim) answerLogin(c *call, l login) answer {
 	if !s.scopeExists(l) {
 		// acmesh-official/acme.sh #3497, #5261: a wrong project or domain name in the scope is met with 400.
 		return refuseIAM(400, "The project or domain of the scope does not exist.")
@@ -217,9 +242,14 @@ func (s *Sim) issueToken(c *call, l login) (string, token) {
 	tok.body = object{
 		"expires_at": tok.expires.UTC().Format(iamTime),
 		"issued_at":  tok.issued.UTC().Format(iamTime),
-		"methods":    []any{"password"},
+		"methods":    []any{methodPassword},
 		"user":       object{"id": s.newID(), "name": l.user, "domain": domain, "password_expires_at": ""},
 		"roles":      []any{object{"id": "0", "name": "te_admin"}, object{"id": "0", "name": "op_gated_waf"}},
+	}
+	if l.agency != "" {
+		tok.assumed = true
+		tok.body["methods"] = []any{methodAssumeRole}
+		tok.body["user"] = object{"id": s.newID(), "name": s.cfg.Domain + "/" + l.agency, "domain": domain}
 	}
 	switch l.scopedTo {
 	case "project":
@@ -291,9 +321,9 @@ func (s *Sim) listDomains(c *call) answer {
 
 // catalog is the service catalog of a token. OTC's WAF-Dedicated is found in it only, as premium-waf (reference 8.2).
 func (s *Sim) catalog(base string) []any {
-	types := []string{"identity", "waf"}
+	types := []string{"identity", "waf", serviceAPIG}
 	if s.cfg.OpenTelekom {
-		types = []string{"identity", "premium-waf"}
+		types = []string{"identity", "premium-waf", serviceAPIG}
 	}
 	var entries []any
 	for _, kind := range types {

@@ -10,7 +10,7 @@ import (
 type Entry struct {
 	Seq         int       `json:"seq"` // 1 for the first call
 	Time        time.Time `json:"time"`
-	Service     string    `json:"service"`   // iam, waf, console; "" for a path that no service has
+	Service     string    `json:"service"`   // iam, waf, apig, metadata, console; "" for a path that no service has
 	Operation   string    `json:"operation"` // e.g. CreateCertificate
 	Method      string    `json:"method"`
 	Path        string    `json:"path"`
@@ -20,7 +20,7 @@ type Entry struct {
 	Message     string    `json:"message,omitempty"` // the error text that was answered
 	RequestID   string    `json:"request_id"`
 	Auth        string    `json:"auth,omitempty"`        // token, signature; "" when refused or not needed
-	Objects     []string  `json:"objects,omitempty"`     // ids touched: certificates and hosts
+	Objects     []string  `json:"objects,omitempty"`     // ids touched: certificates, hosts, domains
 	Effect      bool      `json:"effect"`                // the state of the account changed
 	Fault       string    `json:"fault,omitempty"`       // names of the faults that struck, joined by "+"
 	Fingerprint string    `json:"fingerprint,omitempty"` // create and update: lower-case hex SHA-256 of the leaf
@@ -47,6 +47,13 @@ func (l *ledger) update(e Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.entries[e.Seq-1] = e
+}
+
+// underWay tells whether an entry before number seq has not ended yet and is one that which means.
+func (l *ledger) underWay(seq int, which func(Entry) bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.entries[:seq-1], func(e Entry) bool { return e.Status == 0 && which(e) })
 }
 
 // after returns a copy of the entries whose number is greater than seq.

@@ -25,9 +25,9 @@ type webServer struct {
 	conns  sync.WaitGroup // Add happens only while serve is not done
 }
 
-// serveTLS serves handler on listener, which wraps tcp. HTTP/1.1 only: cutting an HTTP/2 stream would not cut the
+// serveOn serves handler on listener, which is tcp or wraps it. HTTP/1.1 only: cutting an HTTP/2 stream would not cut the
 // connection.
-func serveTLS(s *Sim, tcp, listener net.Listener, handler http.Handler) *webServer {
+func serveOn(s *Sim, tcp, listener net.Listener, handler http.Handler) *webServer {
 	web := &webServer{tcp: tcp}
 	web.server = &http.Server{
 		Handler:           handler,
@@ -46,8 +46,11 @@ func serveTLS(s *Sim, tcp, listener net.Listener, handler http.Handler) *webServ
 	return web
 }
 
-// close cuts every connection and waits. net/http's own Close does not wait for handlers.
+// close cuts every connection and waits. net/http's own Close does not wait for handlers. nil is closed already.
 func (w *webServer) close() {
+	if w == nil {
+		return
+	}
 	_ = w.server.Close()
 	w.serve.Wait()
 	w.conns.Wait()
@@ -70,7 +73,7 @@ func listenAPI(s *Sim) (*apiListener, error) {
 	}
 	config := &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"http/1.1"}}
 	listener := tls.NewListener(refusingListener{Listener: tcp, faults: s.faults}, config)
-	return &apiListener{webServer: serveTLS(s, tcp, listener, s.Handler()), caPEM: caPEM}, nil
+	return &apiListener{webServer: serveOn(s, tcp, listener, s.Handler()), caPEM: caPEM}, nil
 }
 
 func (a *apiListener) url() string { return "https://" + a.tcp.Addr().String() }

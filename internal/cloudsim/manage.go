@@ -11,7 +11,8 @@ import (
 
 // ManagementHandler serves, without authentication:
 //
-//	GET    /sim/state             {"url","ca_pem","edges":[addr],"quota","certificates":[CertificateInfo],"hosts":[HostInfo]}
+//	GET    /sim/state             {"url","ca_pem","metadata_url","edges":[addr],"quota","certificates":[CertificateInfo],"hosts":[HostInfo],
+//	                              "apig_certificates":[APIGCertificateInfo],"domains":[DomainInfo]}
 //	GET    /sim/ca.pem            the root of the API listener
 //	GET    /sim/ledger?after=SEQ  {"entries":[Entry]}
 //	GET    /sim/faults            {"faults":[{"id","fault","hits","held":[Entry]}]}
@@ -21,6 +22,9 @@ import (
 //	POST   /sim/console/upload    {"name","certificate","key"} -> {"id"}
 //	POST   /sim/console/bind      {"host","certificate_id"}
 //	POST   /sim/console/delete    {"certificate_id"}
+//	POST   /sim/console/apig/upload  {"name","certificate","key","trusted_root_ca","instance_id"} -> {"id"}
+//	POST   /sim/console/apig/bind    {"domain","certificate_id"}
+//	POST   /sim/console/apig/delete  {"certificate_id"}
 //	POST   /sim/tokens/expire     ends every token
 //
 // Errors are {"error"} with 400.
@@ -76,6 +80,27 @@ func (s *Sim) ManagementHandler() http.Handler {
 	}) (object, error) {
 		return object{}, s.ConsoleDelete(in.CertificateID)
 	})
+	handleJSON(mux, "POST /sim/console/apig/upload", func(in struct {
+		Name, Certificate, Key string
+		TrustedRootCA          string `json:"trusted_root_ca"`
+		InstanceID             string `json:"instance_id"`
+	}) (object, error) {
+		id, err := s.ConsoleAPIGUpload(GatewayCertificate{
+			Name: in.Name, CertPEM: []byte(in.Certificate), KeyPEM: []byte(in.Key), TrustedCAPEM: []byte(in.TrustedRootCA),
+		}, in.InstanceID)
+		return object{"id": id}, err
+	})
+	handleJSON(mux, "POST /sim/console/apig/bind", func(in struct {
+		Domain        string `json:"domain"`
+		CertificateID string `json:"certificate_id"`
+	}) (object, error) {
+		return object{}, s.ConsoleAPIGBind(in.Domain, in.CertificateID)
+	})
+	handleJSON(mux, "POST /sim/console/apig/delete", func(in struct {
+		CertificateID string `json:"certificate_id"`
+	}) (object, error) {
+		return object{}, s.ConsoleAPIGDelete(in.CertificateID)
+	})
 	return mux
 }
 
@@ -105,8 +130,9 @@ func writeManaged(w http.ResponseWriter, out object, err error) {
 
 func (s *Sim) state() object {
 	return object{
-		"url": s.URL(), "ca_pem": string(s.CAPEM()), "edges": append([]string{}, s.EdgeAddrs()...), "quota": s.cfg.CertificateQuota,
+		"url": s.URL(), "ca_pem": string(s.CAPEM()), "metadata_url": s.MetadataURL(), "edges": append([]string{}, s.EdgeAddrs()...), "quota": s.cfg.CertificateQuota,
 		"certificates": append([]CertificateInfo{}, s.Certificates()...), "hosts": append([]HostInfo{}, s.Hosts()...),
+		"apig_certificates": append([]APIGCertificateInfo{}, s.APIGCertificates()...), "domains": append([]DomainInfo{}, s.Domains()...),
 	}
 }
 

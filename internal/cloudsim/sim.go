@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,9 +25,10 @@ type Sim struct {
 	ledger ledger
 	done   chan struct{} // closed by Close
 
-	mu  sync.Mutex // guards iam and waf; held during an operation, never while waiting
-	iam iamState
-	waf wafState
+	mu   sync.Mutex // guards iam, waf and apig; held during an operation, never while waiting
+	iam  iamState
+	waf  wafState
+	apig apigState
 
 	rngMu sync.Mutex
 	rng   *rand.Rand
@@ -36,6 +38,7 @@ type Sim struct {
 	closed   bool
 	api      *apiListener // nil before Start
 	edges    []*edgeListener
+	metadata *webServer  // nil before Start and without Config.Metadata
 	stopCtx  func() bool // unties Close from Start's context
 }
 
@@ -48,13 +51,16 @@ func New(cfg Config) (*Sim, error) {
 	}
 	s := &Sim{
 		cfg:    cfg,
-		routes: append(iamRoutes(), wafRoutes(cfg.OpenTelekom)...),
+		routes: slices.Concat(iamRoutes(), wafRoutes(cfg.OpenTelekom), apigRoutes()),
 		faults: newFaults(),
 		done:   make(chan struct{}),
 		rng:    rand.New(rand.NewPCG(cfg.Seed, 0x726f7461746f7264)),
 		iam:    newIAMState(),
 	}
 	if s.waf, err = newWAFState(s); err != nil {
+		return nil, fmt.Errorf("simulated cloud: %w", err)
+	}
+	if s.apig, err = newAPIGState(s); err != nil {
 		return nil, fmt.Errorf("simulated cloud: %w", err)
 	}
 	return s, nil
@@ -71,11 +77,19 @@ func (s *Sim) Start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("simulated cloud: %w", err)
 	}
+	var metadata *webServer
+	if s.cfg.Metadata {
+		if metadata, err = listenMetadata(s); err != nil {
+			api.close()
+			return fmt.Errorf("simulated cloud: metadata: %w", err)
+		}
+	}
 	var edges []*edgeListener
 	for i := range s.cfg.Edges {
 		edge, err := listenEdge(s, i)
 		if err != nil {
 			api.close()
+			metadata.close()
 			for _, e := range edges {
 				e.close()
 			}
@@ -83,7 +97,7 @@ func (s *Sim) Start(ctx context.Context) error {
 		}
 		edges = append(edges, edge)
 	}
-	s.api, s.edges = api, edges
+	s.api, s.edges, s.metadata = api, edges, metadata
 	s.stopCtx = context.AfterFunc(ctx, func() { _ = s.Close() })
 	return nil
 }
@@ -95,13 +109,14 @@ func (s *Sim) Close() error {
 		close(s.done)
 		s.listenMu.Lock()
 		s.closed = true
-		api, edges, stopCtx := s.api, s.edges, s.stopCtx
+		api, edges, metadata, stopCtx := s.api, s.edges, s.metadata, s.stopCtx
 		s.listenMu.Unlock() // a handler that is waited for below may ask for URL
 		if api == nil {
 			return
 		}
 		stopCtx()
 		api.close()
+		metadata.close()
 		for _, e := range edges {
 			e.close()
 		}

@@ -13,7 +13,20 @@ import (
 // Transport is the simulator as an http.RoundTripper: no sockets, so it runs under fake time (testing/synctest). It
 // shows the caller what a network would: an answer as it is written, a cut connection as io.ErrUnexpectedEOF, and
 // its own context's end at once while the call goes on in the cloud.
-func (s *Sim) Transport() http.RoundTripper { return transport{s.Handler()} }
+func (s *Sim) Transport() http.RoundTripper {
+	api := s.Handler()
+	if !s.cfg.Metadata {
+		return transport{api}
+	}
+	machine := s.MetadataHandler()
+	return transport{http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host == metadataHost {
+			machine.ServeHTTP(w, r)
+			return
+		}
+		api.ServeHTTP(w, r)
+	})}
+}
 
 type transport struct{ handler http.Handler }
 

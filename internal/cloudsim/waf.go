@@ -219,12 +219,13 @@ func queryInt(c *call, name string, preset int) (int, error) {
 }
 
 // sweepOrder puts rows into the order of this listing. No page promises an order; misbehaving, each listing that
-// starts at page 1 has another one, which its later pages keep.
+// starts at page 1 or offset 0 has another one, which its later pages keep.
 func sweepOrder[T any](s *Sim, c *call, rows []T, id func(T) string) {
 	if !s.cfg.Misbehave {
 		return
 	}
-	if page := c.query.Get("page"); page == "" || page == "1" {
+	page, offset := c.query.Get("page"), c.query.Get("offset")
+	if (page == "" || page == "1") && (offset == "" || offset == "0") {
 		s.waf.sweeps++
 	}
 	salt := strconv.Itoa(s.waf.sweeps)

@@ -35,15 +35,27 @@ func parseMaterial(content, key string, tolerateKeyForm bool) (*material, error)
 	if err != nil {
 		return nil, err
 	}
+	return newMaterial(content, key, chain, signer), nil
+}
+
+func newMaterial(content, key string, chain []*x509.Certificate, signer crypto.Signer) *material {
 	m := &material{content: content, key: key, chain: chain, signer: signer}
 	public, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool })
 	m.matches = ok && public.Equal(chain[0].PublicKey)
-	return m, nil
+	return m
 }
 
 // parseChain wants PEM certificates and nothing else, the leaf first and then each one's issuer [OTC-D faq incomplete
 // chain]. A chain that ends early is accepted (same page), and signatures are not checked (reference 2.2).
 func parseChain(content string) ([]*x509.Certificate, error) {
+	chain, err := parseCertificates(content)
+	if err != nil {
+		return nil, err
+	}
+	return chain, chainOrder(chain)
+}
+
+func parseCertificates(content string) ([]*x509.Certificate, error) {
 	blocks, err := parseBlocks(content)
 	if err != nil {
 		return nil, err
@@ -57,15 +69,21 @@ func parseChain(content string) ([]*x509.Certificate, error) {
 		if err != nil {
 			return nil, errors.New("the certificate file holds a broken certificate")
 		}
-		if n := len(chain); n > 0 && !bytes.Equal(chain[n-1].RawIssuer, cert.RawSubject) {
-			return nil, errors.New("the certificate chain is not in order: leaf first, then each one's issuer")
-		}
 		chain = append(chain, cert)
 	}
-	if len(chain) > 1 && chain[0].IsCA {
-		return nil, errors.New("the certificate chain does not start with the leaf")
-	}
 	return chain, nil
+}
+
+func chainOrder(chain []*x509.Certificate) error {
+	for i, cert := range chain[1:] {
+		if !bytes.Equal(chain[i].RawIssuer, cert.RawSubject) {
+			return errors.New("the certificate chain is not in order: leaf first, then each one's issuer")
+		}
+	}
+	if len(chain) > 1 && chain[0].IsCA {
+		return errors.New("the certificate chain does not start with the leaf")
+	}
+	return nil
 }
 
 // parseKey wants one unencrypted PEM block: RSA in PKCS#1 or EC in SEC 1. PKCS#8 is refused ([HW CCM FAQ]; the seed's

@@ -31,6 +31,12 @@ func (s *Sim) writeAnswer(w http.ResponseWriter, c *call, ans answer, fault Faul
 	if len(body) > 0 {
 		w.Header().Set("Content-Type", content)
 	}
+	if len(body) == 0 { // nothing to be broken, but the connection
+		if fault.Name == FaultCut {
+			panic(http.ErrAbortHandler)
+		}
+		fault = Fault{}
+	}
 	switch fault.Name {
 	case FaultHuge:
 		writeHuge(w, ans.status, body)
@@ -91,7 +97,7 @@ func (s *Sim) misbehave(c *call, body object) {
 	}
 	body["extra_since_next_release"] = object{"flag": true, "list": []any{1, "2", nil}}
 	if c.entry.Service != serviceWAF {
-		return // IAM's numbers and lists are not among the ones the reference warns of
+		return // the numbers and lists of IAM and APIG are not among the ones the reference warns of
 	}
 	twistWAF(body, c.entry.Seq%3 == 0, c.entry.Seq%2 == 0)
 }

@@ -133,7 +133,7 @@ type Log struct {
 }
 
 // The services that a cloud's endpoints and limits may name.
-var services = []string{"iam", "waf"}
+var services = []string{"apig", "iam", "waf"}
 
 var (
 	prefixPattern  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)

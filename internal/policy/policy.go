@@ -74,44 +74,6 @@ func globMatch(pattern, name string) bool {
 	return err == nil && ok
 }
 
-// Target is one place that must serve the bundle. Exactly one of the kinds is set.
-type Target struct {
-	// Name is unique in the policy, with the same letters as a policy's.
-	Name string `yaml:"name"`
-	WAF  *WAF   `yaml:"waf"`
-}
-
-// Kind is the target's kind as metrics and messages call it.
-func (t Target) Kind() string {
-	if t.WAF != nil {
-		return "waf"
-	}
-	return ""
-}
-
-// Endpoints are the names that the target is to serve at.
-func (t Target) Endpoints() Names {
-	if t.WAF != nil {
-		return t.WAF.Hosts
-	}
-	return Names{}
-}
-
-// WAF is the web application firewall.
-type WAF struct {
-	// Cloud is the name of a cloud in the configuration. Default "default".
-	Cloud string `yaml:"cloud"`
-	// Mode is cloud (default) or dedicated.
-	Mode string `yaml:"mode"`
-	// EnterpriseProject is "0", the default project, or a UUID: where hosts and
-	// certificates are looked for and made. Not on Open Telekom Cloud.
-	EnterpriseProject string `yaml:"enterprise_project"`
-	// Hosts are protected domain names, or the word covered: every host that speaks
-	// HTTPS and that a certificate of this policy covers. Each is served by the
-	// certificate that covers it best.
-	Hosts Names `yaml:"hosts"`
-}
-
 // When says what makes the daemon look.
 type When struct {
 	// On lists the triggers that count, of file, nats and drift. Default all.
@@ -162,10 +124,9 @@ const (
 )
 
 var (
-	namePattern       = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	hostPattern       = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
-	enterprisePattern = regexp.MustCompile(`^(0|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
-	subjectPattern    = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+)*$`)
+	namePattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	hostPattern    = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
+	subjectPattern = regexp.MustCompile(`^[^\s.*>]+(\.[^\s.*>]+)*$`)
 )
 
 const (
@@ -188,7 +149,7 @@ func (p *Policy) complete(d *document, r resolver, c *Config) {
 		d.addAt("$.name", "a policy's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", p.Name)
 	}
 	p.completeSource(d, r)
-	p.completeTargets(d, c)
+	p.completeTargets(d, r, c)
 	p.When.complete(d, c)
 	p.Verify.complete(d, r)
 	p.Retain.complete(d)
@@ -221,62 +182,6 @@ func (p *Policy) completeSource(d *document, r resolver) {
 	}
 	if dir.Rescan < minRescan {
 		d.addAt(at+".rescan", "rescan %s is shorter than %s", dir.Rescan, minRescan)
-	}
-}
-
-func (p *Policy) completeTargets(d *document, c *Config) {
-	seen := map[string]bool{}
-	for i := range p.Targets {
-		t := &p.Targets[i]
-		at := "$.targets[" + strconv.Itoa(i) + "]"
-		switch {
-		case t.Name == "":
-			d.addAt(at, "name is missing")
-		case !namePattern.MatchString(t.Name):
-			d.addAt(at+".name", "a target's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", t.Name)
-		case seen[t.Name]:
-			d.addAt(at+".name", "target %q is there twice", t.Name)
-		}
-		seen[t.Name] = true
-		if t.WAF == nil {
-			d.addAt(at, "target %q has no kind; give waf", t.Name)
-			continue
-		}
-		t.WAF.complete(d, at+".waf", c)
-	}
-}
-
-func (w *WAF) complete(d *document, at string, c *Config) {
-	if w.Cloud == "" {
-		w.Cloud = "default"
-	}
-	if _, ok := c.Clouds[w.Cloud]; !ok {
-		d.addAt(at+".cloud", "cloud %q is not in the configuration%s", w.Cloud, knownClouds(c))
-	}
-	if w.Mode == "" {
-		w.Mode = "cloud"
-	}
-	oneOf(d, at+".mode", w.Mode, []string{"cloud", "dedicated"})
-	if p := w.EnterpriseProject; p != "" && !enterprisePattern.MatchString(p) {
-		d.addAt(at+".enterprise_project", "enterprise_project %q is neither 0 nor a UUID", p)
-	}
-	w.Hosts.complete(d, at, "hosts")
-}
-
-// complete checks the names under the field of this name.
-func (n *Names) complete(d *document, at, field string) {
-	if !n.Covered && len(n.List) == 0 {
-		d.addAt(at, "%s is missing: a list of names, or covered", field)
-	}
-	for i, name := range n.List {
-		n.List[i] = strings.ToLower(name)
-		here := at + "." + field + "[" + strconv.Itoa(i) + "]"
-		if !hostPattern.MatchString(n.List[i]) {
-			d.addAt(here, "%q is not a host name", name)
-		}
-		if slices.Contains(n.List[:i], n.List[i]) {
-			d.addAt(here, "host %q is there twice", name)
-		}
 	}
 }
 

@@ -109,7 +109,10 @@ type Target interface {
 	// returns when it could be activated. If an object of this Owner with the
 	// same leaf is there already, that one is returned (adopted) and nothing
 	// is created; a Stage whose answer was lost is therefore repeated safely.
-	// The bundle's key is used for this call only.
+	// The bundle's key is used for this call only, except where the target can hold
+	// nothing that is not served: then it stays in this process's memory until it is
+	// activated or pushed out by a newer one, and Activate of a handle that is not held
+	// any more is an error of kind NotFound.
 	Stage(ctx context.Context, r Request, b *certs.Bundle) (Remote, error)
 
 	// Activate makes the request's endpoints serve the handle. Doing it twice

@@ -30,7 +30,15 @@ func (r *run) apply(ctx context.Context, s Step) error {
 			return err
 		}
 	}
-	if err := r.effect(ctx, v, s); err != nil {
+	err := r.effect(ctx, v, s)
+	if s.Kind == StepActivate && providers.KindOf(err) == providers.KindNotFound && v.Staged == "" {
+		// The target no longer knows what it is to serve: a bundle that it held for us, or an
+		// object that somebody deleted just now. Staging it again is what a first try would do.
+		r.log.Info("bundle is staged again: the target does not know it any more", "target", v.Name, "handle", s.Handle, "err", err)
+		v.Restage, r.o.Record.Intent = true, nil
+		return nil
+	}
+	if err != nil {
 		return r.failed(ctx, v, s, err)
 	}
 	r.update(s.Target, func(t *TargetRecord) { t.succeeded(s.Kind) })
@@ -156,6 +164,7 @@ func (r *run) stage(ctx context.Context, v *View) error {
 		return err
 	}
 	v.Observed.Remotes = append(v.Observed.Remotes, remote)
+	v.Staged = remote.Handle
 	r.log.Info("bundle staged", "target", v.Name, "fingerprint", short(r.o.wants()), "handle", remote.Handle, "name", remote.Name)
 	r.tell(EventDeployed, EventData{Target: v.Name})
 	return nil

@@ -575,3 +575,42 @@ func TestWatchedOnly(t *testing.T) {
 		}
 	})
 }
+
+func TestWhatTheTargetForgotIsStagedAgain(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		forgot := false
+		w.fault = func(call string, after bool) error {
+			if call == "activate" && !after && !forgot {
+				forgot = true
+				clear(w.certificates) // between the look and the activation
+			}
+			return nil
+		}
+		if err, _ := w.look(TriggerFile); err != nil {
+			t.Fatal(err)
+		}
+		// Staged in this very look and gone: that is a failure, and the next look stages.
+		w.drive(TriggerDeadline, time.Hour)
+		w.expectState(StateConverged)
+
+		// Held by name since an earlier look, and gone: staged again at once.
+		w.fault = nil
+		w.bound["www.example.com"] = ""
+		forgot = false
+		w.fault = func(call string, after bool) error {
+			if call == "activate" && !after && !forgot {
+				forgot = true
+				clear(w.certificates)
+			}
+			return nil
+		}
+		if err, _ := w.look(TriggerManual); err != nil {
+			t.Fatal(err)
+		}
+		w.expectState(StateConverged)
+		if w.targetRecord().Failures != 0 {
+			t.Errorf("%d failures", w.targetRecord().Failures)
+		}
+	})
+}

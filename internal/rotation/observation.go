@@ -45,6 +45,10 @@ type View struct {
 	// Seen says that the target was looked at since this look at the assignment began,
 	// even if a failure has made what was seen worthless since.
 	Seen bool
+	// Staged is what this look at the assignment has staged; Restage that the target did
+	// not know the handle it was to activate, so that it must be staged (again).
+	Staged  providers.Handle
+	Restage bool
 	// Forced says that Force was honoured here.
 	Forced bool
 }
@@ -113,6 +117,18 @@ func (v *View) holding(f certs.Fingerprint) *providers.Remote {
 		}
 	}
 	return found
+}
+
+// deployable is the handle that can be activated for a leaf; empty if the bundle must be
+// staged first.
+func (v *View) deployable(f certs.Fingerprint) providers.Handle {
+	if v.Staged != "" {
+		return v.Staged
+	}
+	if r := v.holding(f); r != nil && !v.Restage {
+		return r.Handle
+	}
+	return ""
 }
 
 // serves reports whether every endpoint is bound to a certificate with this leaf,

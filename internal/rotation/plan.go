@@ -180,8 +180,7 @@ func planDeploy(o *Observation, v *View, wanted certs.Fingerprint) []Step {
 		return []Step{{Kind: StepWait, Target: v.Name, Cause: CauseReported, Reason: "drifted (" + string(drifted) + "), and the policy says to report only"}}
 	}
 	activate := Step{Kind: StepActivate, Target: v.Name, Fingerprint: wanted, Endpoints: v.Endpoints}
-	if r := v.holding(wanted); r != nil {
-		activate.Handle = r.Handle
+	if activate.Handle = v.deployable(wanted); activate.Handle != "" {
 		return []Step{activate}
 	}
 	if o.Wanted.Problem != "" {

@@ -31,6 +31,14 @@ func tableOf(code string) codeTable {
 	switch prefix {
 	case "WAF":
 		return wafCodes
+	case "APIG":
+		return apigCodes
+	case "PCA":
+		return pcaCodes
+	case "CBC":
+		return orderCodes
+	case "IIC":
+		return identityCodes
 	case "APIGW":
 		return gatewayCodes
 	}
@@ -49,7 +57,11 @@ var gatewayCodes = codeTable{
 // WAF says "not found" and "bad token" with status 400).
 func judge(status int, code string, write bool) (kind providers.Kind, wait time.Duration) {
 	v, known := tableOf(code)[code]
-	if !known {
+	switch {
+	case known:
+	case isAPIGQuota(status, code):
+		v = verdict{kind: providers.KindQuota}
+	default:
 		v = byStatus(status)
 	}
 	if v.server {

@@ -12,23 +12,32 @@ import (
 	"github.com/rotatord/rotatord/internal/providers"
 )
 
-// codesByKind repeats the tables of the reference (6.2, 6.6) the other way round.
+// codesByKind repeats the tables of the reference (6.2 to 6.6) the other way round.
 // "server" stands for: unavailable for a read, unknown outcome for a write.
 var codesByKind = map[string]string{
 	"invalid": `WAF.00011001 WAF.00011002 WAF.00011003 WAF.00011004 WAF.00011005 WAF.00011006 WAF.00011007
 		WAF.00011008 WAF.00011009 WAF.00011010 WAF.00011011 WAF.00011012 WAF.00011013 WAF.00011014
 		WAF.00011019 WAF.00011021 WAF.00012002 WAF.00012010 WAF.00013002 WAF.00014007 WAF.00014008
 		WAF.00014009 WAF.00021002 WAF.00021003 WAF.00021004 WAF.00021005 WAF.00021006 WAF.00021013
-		WAF.00022004 WAF.1003 WAF.1004 WAF.1605 WAF.1606`,
-	"exists":          `WAF.00011016 WAF.00014002 WAF.00022002`,
-	"unauthenticated": `WAF.00012001 WAF.9001 APIGW.0301`,
-	"denied":          `WAF.00012003 WAF.00012004 WAF.00012005 WAF.00012006 WAF.00012009 WAF.9002`,
-	"quota":           `WAF.00013001 WAF.00013007 WAF.00014012 WAF.00022005 WAF.3002`,
-	"not_found":       `WAF.00014001 WAF.00022001 WAF.3001`,
-	"in_use":          `WAF.00022003 WAF.3003`,
-	"unavailable":     `WAF.00010002 WAF.00020002 WAF.3004`,
-	"throttled":       `APIGW.0308`,
-	"server":          `WAF.00010001 WAF.00020001`,
+		WAF.00022004 WAF.1003 WAF.1004 WAF.1605 WAF.1606
+		APIG.2000 APIG.2051 APIG.2101 APIG.2102 APIG.2103 APIG.2104 APIG.2105 APIG.2106 APIG.2109
+		APIG.3148 APIG.3474 APIG.3708 APIG.3709 APIG.3715
+		PCA.00020001 PCA.00020101 PCA.00020102 PCA.00020103 PCA.00020109 PCA.00020110 PCA.00020111
+		PCA.00020112 PCA.00020201 PCA.00020202 PCA.00020203 PCA.10010105
+		IIC.1002 IIC.1003 IIC.1004 IIC.1223`,
+	"exists": `WAF.00011016 WAF.00014002 WAF.00022002 APIG.2029 PCA.10010071 PCA.10010072`,
+	"unauthenticated": `WAF.00012001 WAF.9001 APIGW.0301
+		APIG.1000 APIG.1001 APIG.1002 APIG.1003 APIG.1007 APIG.1008 APIG.1009`,
+	"denied": `WAF.00012003 WAF.00012004 WAF.00012005 WAF.00012006 WAF.00012009 WAF.9002
+		APIG.1005 APIG.1115 APIG.1301 IIC.1000 IIC.1001`,
+	"quota": `WAF.00013001 WAF.00013007 WAF.00014012 WAF.00022005 WAF.3002 APIG.3100 APIG.3108`,
+	"not_found": `WAF.00014001 WAF.00022001 WAF.3001 APIG.3020 APIG.3021 APIG.3025 APIG.3030 APIG.3097
+		PCA.00030102 PCA.10010002 CBC.30000067 IIC.404`,
+	"in_use":      `WAF.00022003 WAF.3003`,
+	"conflict":    `APIG.3711 APIG.3718 IIC.1006 IIC.1007`,
+	"unavailable": `WAF.00010002 WAF.00020002 WAF.3004 APIG.3500`,
+	"throttled":   `APIGW.0308 APIG.9008`,
+	"server":      `WAF.00010001 WAF.00020001 APIG.9999`,
 }
 
 func TestEveryCodeOfTheTables(t *testing.T) {
@@ -47,7 +56,11 @@ func TestEveryCodeOfTheTables(t *testing.T) {
 			}
 		}
 	}
-	if have := len(wafCodes) + len(gatewayCodes); have != listed {
+	have := 0
+	for _, table := range []codeTable{wafCodes, apigCodes, pcaCodes, orderCodes, identityCodes, gatewayCodes} {
+		have += len(table)
+	}
+	if have != listed {
 		t.Errorf("the tables hold %d codes, this test lists %d", have, listed)
 	}
 }
@@ -79,10 +92,35 @@ func TestStatusWithoutKnownCode(t *testing.T) {
 	}
 }
 
-func TestBusyWaitsFiveMinutes(t *testing.T) {
-	for _, code := range []string{"WAF.00010002", "WAF.00020002"} {
-		if _, wait := judge(500, code, true); wait != 5*time.Minute {
-			t.Errorf("%s: wait %s, want 5m", code, wait)
+// Where the status tells what the code leaves open.
+func TestStatusBesideCode(t *testing.T) {
+	for _, tt := range []struct {
+		status int
+		code   string
+		want   providers.Kind
+	}{
+		{403, "APIG.3112", providers.KindQuota},
+		{403, "APIG.3199", providers.KindQuota},
+		{400, "APIG.3112", providers.KindInvalid},
+		{404, "APIG.3112", providers.KindNotFound},
+		{403, "APIG.3201", providers.KindDenied},
+		{403, "APIG.31", providers.KindDenied},
+		{400, "IIC.400", providers.KindInvalid},
+		{404, "IIC.400", providers.KindNotFound},
+	} {
+		if kind, _ := judge(tt.status, tt.code, true); kind != tt.want {
+			t.Errorf("judge(%d, %s) = %s, want %s", tt.status, tt.code, kind, tt.want)
+		}
+	}
+}
+
+func TestDocumentedWaits(t *testing.T) {
+	for code, want := range map[string]time.Duration{
+		"WAF.00010002": 5 * time.Minute, "WAF.00020002": 5 * time.Minute,
+		"APIG.3711": time.Minute, "APIG.3718": 15 * time.Second, "APIG.3500": 15 * time.Second, "APIG.2000": 0,
+	} {
+		if _, wait := judge(500, code, true); wait != want {
+			t.Errorf("%s: wait %s, want %s", code, wait, want)
 		}
 	}
 }

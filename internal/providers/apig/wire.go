@@ -1,0 +1,210 @@
+package apig
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// number reads a JSON number, a number in quotes, null or nothing (reference 7.4).
+type number int64
+
+func (n *number) UnmarshalJSON(b []byte) error {
+	*n = 0 // what is no number is not worth losing the rest of the answer for
+	if f, err := strconv.ParseFloat(strings.Trim(string(b), `"`), 64); err == nil && f > -1<<53 && f < 1<<53 {
+		*n = number(f)
+	}
+	return nil
+}
+
+// identifier reads an id: a string or a number of up to 64 letters, digits, - and
+// _. Anything else counts as none: ids stand in logs, errors and paths.
+type identifier string
+
+func (id *identifier) UnmarshalJSON(b []byte) error {
+	*id = identifier(scalar(b))
+	if !isIdentifier(string(*id)) {
+		*id = ""
+	}
+	return nil
+}
+
+func isIdentifier(s string) bool {
+	return len(s) > 0 && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
+		return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	})
+}
+
+// label reads a name that a person gave: one printable line of up to 256 bytes.
+// Anything else counts as none, since names are shown.
+type label string
+
+func (l *label) UnmarshalJSON(b []byte) error {
+	s := scalar(b)
+	if len(s) > 256 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || strings.Contains(s, "-----") {
+		s = ""
+	}
+	*l = label(s)
+	return nil
+}
+
+// labels reads a list of names, or one name.
+type labels []label
+
+func (l *labels) UnmarshalJSON(b []byte) error {
+	*l = nil
+	var many []label
+	if json.Unmarshal(b, &many) == nil {
+		*l = many
+		return nil
+	}
+	var one label
+	if json.Unmarshal(b, &one) == nil && one != "" {
+		*l = labels{one}
+	}
+	return nil
+}
+
+// flag reads true, false, either in quotes, 1 or 0. Its value is nil where the
+// service does not tell.
+type flag struct{ value *bool }
+
+func (f *flag) UnmarshalJSON(b []byte) error {
+	f.value = nil
+	if v, err := strconv.ParseBool(scalar(b)); err == nil {
+		f.value = &v
+	}
+	return nil
+}
+
+// on reports whether the service says true.
+func (f flag) on() bool { return f.value != nil && *f.value }
+
+// moment reads a time: RFC 3339 (reference 3.3), without zone taken as UTC, or
+// milliseconds since 1970. Anything else is the zero time.
+type moment struct{ time.Time }
+
+func (m *moment) UnmarshalJSON(b []byte) error {
+	m.Time = time.Time{}
+	text := scalar(b)
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05"} {
+		if t, err := time.Parse(layout, text); err == nil {
+			m.Time = t.UTC()
+			return nil
+		}
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && n > 0 {
+		m.Time = time.UnixMilli(n).UTC()
+	}
+	return nil
+}
+
+// scalar is the text of a JSON string, number or boolean, "" of anything else.
+func scalar(b []byte) string {
+	var v any
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.UseNumber()
+	if d.Decode(&v) != nil {
+		return ""
+	}
+	switch v := v.(type) {
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	case bool:
+		return strconv.FormatBool(v)
+	}
+	return ""
+}
+
+// certificate has what is needed of a certificate, from create, list or Show;
+// list rows have neither serial number nor start (reference 3.3).
+type certificate struct {
+	ID         identifier `json:"id"`
+	Name       label      `json:"name"`
+	Type       label      `json:"type"`
+	InstanceID identifier `json:"instance_id"`
+	SAN        labels     `json:"san"`
+	NotBefore  moment     `json:"not_before"`
+	NotAfter   moment     `json:"not_after"`
+	Created    moment     `json:"create_time"`
+	HasCA      flag       `json:"is_has_trusted_root_ca"`
+	Algorithm  label      `json:"algorithm_type"`
+	Serial     label      `json:"serial_number"`
+}
+
+// attachment is a domain as the certificate side shows it (reference 3.7).
+type attachment struct {
+	ID            identifier `json:"id"`
+	Domain        label      `json:"url_domain"`
+	GroupID       identifier `json:"api_group_id"`
+	InstanceID    identifier `json:"instance_id"`
+	MinSSLVersion label      `json:"min_ssl_version"`
+	Redirects     flag       `json:"is_http_redirect_to_https"`
+	Verifies      flag       `json:"verified_client_certificate_enabled"`
+}
+
+// group is an API group with its domains.
+type group struct {
+	ID      identifier `json:"id"`
+	Domains []domain   `json:"url_domains"`
+}
+
+// domain is a domain as the group side shows it (reference 3.7). ssl_id names the
+// RSA certificate only; older answers know nothing else.
+type domain struct {
+	ID        identifier `json:"id"`
+	Domain    label      `json:"domain"`
+	SSLID     identifier `json:"ssl_id"`
+	SSLName   label      `json:"ssl_name"`
+	SSLs      []binding  `json:"ssl_infos"`
+	Verifies  flag       `json:"verified_client_certificate_enabled"`
+	HasCA     flag       `json:"is_has_trusted_root_ca"`
+	HTTPSPort number     `json:"ingress_https_port"`
+}
+
+// binding is one certificate of a domain.
+type binding struct {
+	ID        identifier `json:"ssl_id"`
+	Name      label      `json:"ssl_name"`
+	Algorithm label      `json:"algorithm_type"`
+	Type      number     `json:"type"` // 1: of the gateway, 2: of all
+	HasCA     flag       `json:"is_has_trusted_root_ca"`
+}
+
+// isGlobal reports whether the certificate is one of all gateways; where the service does
+// not tell, it is taken for one like ours.
+func (b binding) isGlobal(scope string) bool {
+	return b.Type == 2 || b.Type != 1 && scope == ScopeGlobal
+}
+
+// page is one page of a list. Each list has its rows under a name of its own.
+type page[T any] struct {
+	Rows  []T
+	Total number
+}
+
+func (p *page[T]) UnmarshalJSON(b []byte) error {
+	var answer struct {
+		Certificates []json.RawMessage `json:"certs"`
+		Domains      []json.RawMessage `json:"bound_domains"`
+		Groups       []json.RawMessage `json:"groups"`
+		Total        number            `json:"total"`
+	}
+	if err := json.Unmarshal(b, &answer); err != nil {
+		return err
+	}
+	p.Rows, p.Total = nil, answer.Total
+	for _, raw := range append(append(answer.Certificates, answer.Domains...), answer.Groups...) {
+		var row T
+		if err := json.Unmarshal(raw, &row); err != nil {
+			return err
+		}
+		p.Rows = append(p.Rows, row)
+	}
+	return nil
+}
