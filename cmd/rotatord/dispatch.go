@@ -76,8 +76,13 @@ func (d *daemon) assignments(policy string) []rotation.ID {
 // sourceChanged looks at all assignments of a policy, in memory: a new certificate may
 // also take an endpoint over from another.
 func (d *daemon) sourceChanged(policy string) {
-	if d.replayed.Load() {
-		d.offerDueOf(policy, rotation.TriggerFile)
+	if !d.replayed.Load() {
+		return // everything is looked at when the journal has been read
+	}
+	d.offerDueOf(policy, rotation.TriggerFile)
+	if len(d.parts[policy].watcher.Snapshot().Problems) > 0 {
+		// What is wrong now may be the middle of a replacement; if it lasts, it is said.
+		time.AfterFunc(rotation.SettleTime, func() { d.offerDueOf(policy, rotation.TriggerFile) })
 	}
 }
 

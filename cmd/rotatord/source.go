@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/policy"
@@ -21,10 +22,12 @@ type directorySource struct {
 	// owners is who is served where, worked out from the snapshot of.
 	owners rotation.Owners
 	of     *watcher.Snapshot
+	// troubled is since when the files of a certificate cannot be used.
+	troubled map[string]time.Time
 }
 
 func newDirectorySource(p *policy.Policy, w *watcher.Watcher) *directorySource {
-	return &directorySource{match: p.Source.Directory.Match, watcher: w}
+	return &directorySource{match: p.Source.Directory.Match, watcher: w, troubled: map[string]time.Time{}}
 }
 
 // Wanted implements rotation.Source.
@@ -34,10 +37,27 @@ func (s *directorySource) Wanted(certificate string) (rotation.Wanted, bool) {
 		return rotation.Wanted{}, false
 	}
 	w := rotation.Wanted{Info: c.Pair.Info, Chain: c.Pair.ChainLength, CA: c.Pair.IsCA}
+	w.ProblemSince = s.troubledSince(certificate, c.Problem != nil)
 	if c.Problem != nil {
 		w.Problem = c.Problem.Error()
 	}
 	return w, true
+}
+
+// troubledSince remembers when a certificate's problem was first seen.
+func (s *directorySource) troubledSince(certificate string, troubled bool) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !troubled {
+		delete(s.troubled, certificate)
+		return time.Time{}
+	}
+	since, known := s.troubled[certificate]
+	if !known {
+		since = time.Now()
+		s.troubled[certificate] = since
+	}
+	return since
 }
 
 // Refresh implements rotation.Source.

@@ -58,8 +58,19 @@ type Wanted struct {
 	// CA says that the leaf is the certificate of a CA.
 	CA bool
 	// Problem, if not empty, is why what the source holds now cannot be used; Info is
-	// then the last good bundle, which stays in force.
-	Problem string
+	// then the last good bundle, which stays in force. ProblemSince is when it was first
+	// seen.
+	Problem      string
+	ProblemSince time.Time
+}
+
+// SettleTime is how long a source may be at odds with itself before that is a problem:
+// whoever replaces certificate and key does it one after the other.
+const SettleTime = 2 * time.Second
+
+// quarantined reports whether the source's problem has lasted.
+func (w *Wanted) quarantined(now time.Time) bool {
+	return w.Problem != "" && now.Sub(w.ProblemSince) >= SettleTime
 }
 
 // Assembly is a policy with what it needs to run: its source and its targets by name.

@@ -614,3 +614,20 @@ func TestWhatTheTargetForgotIsStagedAgain(t *testing.T) {
 		}
 	})
 }
+
+func TestTheMiddleOfAReplacementIsNoProblem(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.wanted.Problem, w.wanted.ProblemSince = "shop.crt: key_mismatch", time.Now()
+		if w.engine().Due(w.id, w.record(), TriggerFile, time.Now()) {
+			t.Error("due at once")
+		}
+		time.Sleep(SettleTime)
+		if !w.engine().Due(w.id, w.record(), TriggerFile, time.Now()) {
+			t.Error("not due although it lasts")
+		}
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateQuarantined)
+	})
+}

@@ -170,11 +170,11 @@ func planTarget(o *Observation, v *View, now time.Time) []Step {
 	if refusal, refused := guard(o, v, now); refused {
 		return append(steps, refusal)
 	}
-	return append(steps, planDeploy(o, v, wanted)...)
+	return append(steps, planDeploy(o, v, wanted, now)...)
 }
 
 // planDeploy is stage and activate, or only the latter.
-func planDeploy(o *Observation, v *View, wanted certs.Fingerprint) []Step {
+func planDeploy(o *Observation, v *View, wanted certs.Fingerprint, now time.Time) []Step {
 	drifted := o.target(v.Name).Drift
 	if drifted != "" && o.Policy.Drift.Action == "report" && !o.Trigger.impatient() {
 		return []Step{{Kind: StepWait, Target: v.Name, Cause: CauseReported, Reason: "drifted (" + string(drifted) + "), and the policy says to report only"}}
@@ -184,7 +184,11 @@ func planDeploy(o *Observation, v *View, wanted certs.Fingerprint) []Step {
 		return []Step{activate}
 	}
 	if o.Wanted.Problem != "" {
-		return []Step{{Kind: StepWait, Target: v.Name, Cause: CauseQuarantined, Reason: o.Wanted.Problem}}
+		wait := Step{Kind: StepWait, Target: v.Name, Cause: CauseQuarantined, Reason: o.Wanted.Problem}
+		if !o.Wanted.quarantined(now) {
+			wait.Until = o.Wanted.ProblemSince.Add(SettleTime)
+		}
+		return []Step{wait}
 	}
 	return []Step{{Kind: StepStage, Target: v.Name, Fingerprint: wanted}, activate}
 }

@@ -38,7 +38,7 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 		}
 		return StateUnconverged, unservedReason(o.Record)
 	}
-	if o.Wanted.Problem != "" {
+	if o.Wanted.quarantined(now) {
 		return StateQuarantined, o.Wanted.Problem
 	}
 	if reason, waiting := find(func(s Step) bool { return s.Kind == StepWait && holdsBack(s.Cause) }); waiting {
