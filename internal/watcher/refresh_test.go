@@ -106,3 +106,27 @@ func TestRefreshBeforeRun(t *testing.T) {
 		t.Errorf("ready=%v after %d looks", s.Ready, s.Rescans[Manual])
 	}
 }
+
+// TestRefreshEndsWithTheWatcher: nobody waits for a look that will not come, whenever the
+// watcher ends.
+func TestRefreshEndsWithTheWatcher(t *testing.T) {
+	for range 20 {
+		w, err := New(Config{Root: t.TempDir(), Interval: time.Hour})
+		must(t, err)
+		ctx, cancel := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { _ = w.Run(ctx) })
+		<-w.Ready()
+		for range 50 {
+			all.Go(func() {
+				for w.Refresh(context.Background()) == nil {
+				}
+			})
+		}
+		cancel()
+		all.Wait()
+		if err := w.Refresh(context.Background()); !errors.Is(err, ErrStopped) {
+			t.Fatalf("after the end: %v", err)
+		}
+	}
+}

@@ -60,12 +60,16 @@ type Change struct {
 	Certificates []string
 }
 
+// ErrStopped means that Run has ended.
+var ErrStopped = errors.New("the watcher has stopped")
+
 // Watcher follows one directory. Its methods are safe for concurrent use.
 type Watcher struct {
 	config   Config
 	logger   *slog.Logger
 	snapshot atomic.Pointer[Snapshot]
 	ready    chan struct{}
+	stopped  chan struct{} // closed when Run ends
 	started  atomic.Bool
 
 	mu        sync.Mutex
@@ -119,6 +123,7 @@ func New(config Config) (*Watcher, error) {
 		config:      config,
 		logger:      logger.With("source", config.Name),
 		ready:       make(chan struct{}),
+		stopped:     make(chan struct{}),
 		requested:   make(map[RescanReason]bool),
 		wake:        make(chan struct{}, 1),
 		newNotifier: newFSNotifier,
@@ -139,13 +144,16 @@ func (w *Watcher) Ready() <-chan struct{} { return w.ready }
 func (w *Watcher) Rescan(reason RescanReason) { w.request(reason, nil) }
 
 // Refresh returns when a look at everything that began after the call has ended and its
-// snapshot is in place, or with the context's error. Many calls are answered by one look.
+// snapshot is in place, or with the context's error, or with ErrStopped if nobody looks any
+// more. Many calls are answered by one look.
 func (w *Watcher) Refresh(ctx context.Context) error {
 	looked := make(chan struct{})
 	w.request(Manual, looked)
 	select {
 	case <-looked:
 		return nil
+	case <-w.stopped:
+		return fmt.Errorf("wait for a look at %s: %w", w.config.Root, ErrStopped)
 	case <-ctx.Done():
 		return fmt.Errorf("wait for a look at %s: %w", w.config.Root, ctx.Err())
 	}
@@ -199,6 +207,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	if w.started.Swap(true) {
 		return errors.New("watcher: Run was called twice")
 	}
+	defer close(w.stopped)
 	group, ctx := errgroup.WithContext(ctx)
 	hints, batches := make(chan hint, 64), make(chan batch)
 	s := newScanner(w.config, w.logger)
