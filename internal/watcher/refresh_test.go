@@ -83,9 +83,10 @@ func waitingAre(w *Watcher, n int) {
 
 // TestRefreshEndsWithItsContext: without a Run, or with one that hangs in a file system.
 func TestRefreshEndsWithItsContext(t *testing.T) {
-	w, err := New(Config{Root: t.TempDir()})
-	must(t, err)
+	root := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
+		w, err := New(Config{Root: root})
+		must(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := w.Refresh(ctx); !errors.Is(err, context.DeadlineExceeded) {
