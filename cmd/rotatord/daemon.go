@@ -170,16 +170,17 @@ func (d *daemon) Run(ctx context.Context) error {
 		d.engine.Stop()
 	})
 	defer stop()
-	g, ctx := errgroup.WithContext(ctx)
+	// A name of its own: the function above keeps the context that it was given.
+	g, running := errgroup.WithContext(ctx)
 	for _, p := range d.parts {
-		g.Go(func() error { return orStopped(ctx, p.watcher.Run(ctx)) })
+		g.Go(func() error { return orStopped(running, p.watcher.Run(running)) })
 	}
-	g.Go(func() error { return d.http.Serve(ctx) })
+	g.Go(func() error { return d.http.Serve(running) })
 	g.Go(func() error {
-		d.alarm.Run(ctx, d.wake, d.beats)
+		d.alarm.Run(running, d.wake, d.beats)
 		return nil
 	})
-	g.Go(func() error { return orStopped(ctx, d.serveBus(ctx)) })
+	g.Go(func() error { return orStopped(running, d.serveBus(running)) })
 	err := errors.Join(g.Wait(), d.close())
 	if err != nil {
 		return err
