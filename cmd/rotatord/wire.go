@@ -267,23 +267,7 @@ func loadPool(file string) (*x509.CertPool, error) {
 	if file == "" {
 		return nil, nil
 	}
-	data, err := certs.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read roots: %w", err)
-	}
-	contents, problems := certs.ParsePEM(data, nil)
-	if len(problems) > 0 {
-		problems[0].Path = file
-		return nil, problems[0]
-	}
-	if len(contents.Certificates) == 0 {
-		return nil, fmt.Errorf("%s holds no certificate", file)
-	}
-	pool := x509.NewCertPool()
-	for _, c := range contents.Certificates {
-		pool.AddCert(c.Certificate)
-	}
-	return pool, nil
+	return certs.ReadPool(file)
 }
 
 func secretBytes(f policy.SecretFile) ([]byte, error) {

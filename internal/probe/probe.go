@@ -71,22 +71,7 @@ func loadRoots(r providers.ProbeRequest) (*x509.CertPool, error) {
 	if !r.CheckChain || r.CAFile == "" {
 		return nil, nil // the system's
 	}
-	pem, err := os.ReadFile(r.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("read roots: %w", err)
-	}
-	contents, problems := certs.ParsePEM(pem, nil)
-	if len(problems) > 0 {
-		return nil, fmt.Errorf("roots in %s: %w", r.CAFile, problems[0])
-	}
-	pool := x509.NewCertPool()
-	for _, c := range contents.Certificates {
-		pool.AddCert(c.Certificate)
-	}
-	if len(contents.Certificates) == 0 {
-		return nil, fmt.Errorf("roots in %s: there is no certificate", r.CAFile)
-	}
-	return pool, nil
+	return certs.ReadPool(r.CAFile)
 }
 
 func failAll(endpoints []string, err error) []providers.Probe {
