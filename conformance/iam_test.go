@@ -19,7 +19,6 @@ import (
 
 // The SDK gets a temporary key of an agency and signs with it.
 func TestTemporaryKeyOfAgency(t *testing.T) {
-	const domainID = "fedcba9876543210fedcba9876543210"
 	g := newGateway(t, cloudsim.Config{Agency: "rotators", DomainID: domainID, Domain: "conformance"})
 	roots := x509.NewCertPool()
 	roots.AppendCertsFromPEM(g.sim.CAPEM())

@@ -231,6 +231,9 @@ func (c *call) faultAnswer(fault Fault) answer {
 	if strings.HasPrefix(fault.Code, "APIGW.") {
 		return c.refuseGateway(fault.Status, fault.Code, fault.Message)
 	}
+	if c.entry.Service == serviceIdentity {
+		return c.refuseIdentity(fault.Status, fault.Code, fault.Message)
+	}
 	return refuse(fault.Status, fault.Code, fault.Message)
 }
 

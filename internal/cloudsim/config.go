@@ -25,7 +25,7 @@ type Config struct {
 	// TokenValidity is how long a token lives. Default 24 hours.
 	TokenValidity time.Duration
 	// TokenErrorsInService moves the refusal of a bad token from the front gateway (401 APIGW.0301) into the
-	// service (400 WAF.00012001, 401 APIG.1002). Both are documented.
+	// service (400 WAF.00012001, 401 APIG.1002, 401 PCA.00000401). Both are documented, the last code is made up.
 	TokenErrorsInService bool
 
 	// Agency is the name of an agency by which this account has delegated its rights: assume_role and the metadata
@@ -63,6 +63,26 @@ type Config struct {
 	// type. Default: that one is replaced.
 	RefuseReplacement bool
 
+	// Authorities are the CAs of the private CA service, in the order of creation. Ids that are empty are made up and
+	// can be read from Sim.Config or Sim.Authorities.
+	Authorities []Authority
+	// PrivateCertificateQuota is the number of private certificates that the account may hold. Default 100000.
+	PrivateCertificateQuota int
+	// IgnoreCSRExtensions lets a certificate that is made from a CSR have neither its names nor its extended key usage
+	// nor any other extension but the key usage (doubt 18). Default: they are copied.
+	IgnoreCSRExtensions bool
+	// PrivateNotFound404 says 404 PCA.00030102 of private certificates and CAs that do not exist (doubt 17). Default:
+	// 400 PCA.10010002.
+	PrivateNotFound404 bool
+
+	// Instances are the Identity Center instances, in the order of creation. Ids that are empty are made up and can be
+	// read from Sim.Config or Sim.Applications.
+	Instances []IdentityInstance
+
+	// ListLag is the time from the making of a private certificate, or of one of Identity Center, to its showing in a
+	// list or a search. What asks for it by its id finds it at once. Default 0.
+	ListLag time.Duration
+
 	// Propagation is the time from a binding to edge 0 serving it. Default 0.
 	Propagation time.Duration
 	// Edges is the number of edge listeners. Default 1. Edge i serves a new binding i*EdgeLag after edge 0.
@@ -81,7 +101,8 @@ type Config struct {
 	ClockOffset time.Duration
 	// Misbehave turns on what a client must bear although no page promises it; see the package comment.
 	Misbehave bool
-	// Seed drives ids, tokens and misbehaviour. Equal seeds and equal sequences of calls give equal answers.
+	// Seed drives ids, tokens and misbehaviour. Equal seeds and equal sequences of calls give equal answers, but for the
+	// keys and certificates that the private CA and Identity Center make.
 	Seed uint64
 	// Logger gets one line for each call. It never gets a body. Default: discard.
 	Logger *slog.Logger
@@ -153,6 +174,42 @@ type GatewayCertificate struct {
 	Instance bool
 }
 
+// Authority is a CA of the private CA service. Its key and its certificate are made by New.
+type Authority struct {
+	ID string // a UUID
+	// CommonName is 1 to 64 characters; no two authorities share it. The other members of the name are what
+	// certificates inherit; they may be empty.
+	CommonName, Country, State, Locality, Organization, OrganizationalUnit string
+	// Parent is the CommonName of the authority that signed it. "": it is a root.
+	Parent string
+	// KeyAlgorithm is RSA2048, RSA4096, EC256 or EC384. Default EC256.
+	KeyAlgorithm string
+	// Status is ACTIVED, PENDING, DISABLED, DELETED, EXPIRED or REVOKED. Default ACTIVED.
+	Status string
+	// NotAfter is its end. Default: 10 years from now, but not after its parent's end, and yesterday for an EXPIRED
+	// one. It has been valid for a year, or, when it ends earlier, since a year before its end.
+	NotAfter time.Time
+	// PathLength is how many further CAs may stand below a subordinate one. Default: as many as Authorities needs. A
+	// root has no limit.
+	PathLength int
+}
+
+// IdentityInstance is an instance of IAM Identity Center.
+type IdentityInstance struct {
+	ID           string // 1 to 64 letters, digits and "-"
+	Applications []Application
+}
+
+// Application is an application instance of Identity Center. It starts with one ACTIVE certificate, 30 days old.
+type Application struct {
+	ID   string // app-ins- and 16 letters or digits
+	Name string // for people. Default application-1 and so on.
+	// TTL is how long a certificate lives: P6M, P9M, P12M, P24M, P36M, P48M, P60M or P1Y to P5Y. Default P5Y.
+	TTL string
+	// CertificateLimit is how many certificates it may have. Default 0: no limit.
+	CertificateLimit int
+}
+
 const (
 	defaultRegion    = "eu-west-101"
 	defaultProjectID = "0f3c5a9d7e1b4862a0c4d8f21b6e9357"
@@ -176,6 +233,9 @@ func (c Config) withDefaults() (Config, error) {
 	if c.Edges == 0 {
 		c.Edges = 1
 	}
+	if c.PrivateCertificateQuota == 0 {
+		c.PrivateCertificateQuota = privateQuota
+	}
 	if c.NameLimit == 0 {
 		c.NameLimit = 64
 	}
@@ -194,8 +254,9 @@ func (c Config) withDefaults() (Config, error) {
 	if (c.AccessKey == "") != (c.SecretKey == "") {
 		problems = append(problems, errors.New("AccessKey and SecretKey go together"))
 	}
-	if c.Edges < 0 || c.Propagation < 0 || c.EdgeLag < 0 || c.Latency < 0 || c.TokenValidity < 0 || c.MetadataKeyValidity < 0 {
-		problems = append(problems, errors.New("the number of edges and durations must not be negative"))
+	if c.Edges < 0 || c.Propagation < 0 || c.EdgeLag < 0 || c.Latency < 0 || c.TokenValidity < 0 ||
+		c.MetadataKeyValidity < 0 || c.ListLag < 0 || c.PrivateCertificateQuota < 0 {
+		problems = append(problems, errors.New("the number of edges, durations and the quota of private certificates must not be negative"))
 	}
 	if c.MetadataMode != "" && c.MetadataMode != MetadataV1 && c.MetadataMode != MetadataV2 {
 		problems = append(problems, fmt.Errorf("metadata mode %q", c.MetadataMode))
@@ -204,7 +265,11 @@ func (c Config) withDefaults() (Config, error) {
 	c.Hosts = hosts
 	gateways, err2 := checkedGateways(c.Gateways, c.Hosts)
 	c.Gateways = gateways
-	return c, errors.Join(append(problems, err, err2)...)
+	authorities, err3 := checkedAuthorities(c.Authorities)
+	c.Authorities = authorities
+	instances, err4 := checkedInstances(c.Instances)
+	c.Instances = instances
+	return c, errors.Join(append(problems, err, err2, err3, err4)...)
 }
 
 // checkedHosts returns a copy of hosts with defaults, or what is wrong with them.

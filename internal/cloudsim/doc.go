@@ -1,5 +1,6 @@
 // Package cloudsim is a faithful and stubborn simulator of one Huawei Cloud (or Open Telekom Cloud) account: IAM, WAF,
-// APIG and the TLS edges that serve what WAF and APIG have bound. Tests, the demo and `rotatord simulate` run against it.
+// APIG and the TLS edges that serve what WAF and APIG have bound, the private CA of CCM, and the application instance
+// certificates of IAM Identity Center. Tests, the demo and `rotatord simulate` run against it.
 //
 // It may import the standard library only, since it judges everything else. It is written from the API reference
 // (docs/reference/huawei-cloud.md; marks such as [S003] are explained there), never from a client.
@@ -15,7 +16,8 @@
 //   - State is in memory; the root of the API listener is new at each Start.
 //
 // Three mounts: Transport is an http.RoundTripper without sockets, Handler an http.Handler, Start real TLS listeners.
-// A further service is one more file with its state, its routes (see iamRoutes, wafRoutes, apigRoutes) and its handlers.
+// A further service is one more file with its state, its routes (see iamRoutes, wafRoutes, apigRoutes, pcaRoutes,
+// identityRoutes) and its handlers.
 //
 // # Rules and their sources
 //
@@ -59,6 +61,29 @@
 //	detach       204; what is not bound is 400 APIG.2000 (3.6 [TF])
 //	domains      attached-domains lists each port (3.6, 3.7); group details; settings fall back to defaults (3.8 [SDK])
 //	edges        the old certificate goes on until the new one is in effect, no connection drops [OTC-D umn]
+//	CCM auth     signatures, tokens with the account as scope; X-Domain-Id must be the account's (0.2, 1.2, 1.4)
+//	CCM apply    every member and bound of [S002], both algorithms mandatory (0.3); 200 and the id alone; names are
+//	             inherited, key usages and SANs are not; YEAR 12 months, MONTH 31 days; not longer than 20 years or the
+//	             CA; start_from a number (doubt 20); codes (6.4); equal names are fine
+//	CCM CSR      5120 characters, proof of possession, SHA384, digitalSignature + keyAgreement unless asked otherwise, SANs
+//	             and other extensions copied (4.3, doubt 18, IgnoreCSRExtensions), subject_alternative_names ignored
+//	CCM list     10 of at most 1000, part of the CN, status, sort_key, sort_dir, the newest first; no SANs, PEM, tags (4.4);
+//	             serial_number begins with the time, times are whole seconds [HW ListCertificate, example]
+//	CCM missing  400 PCA.10010002, or 404 PCA.00030102 (doubt 17, PrivateNotFound404); 400 PCA.10010105 for no UUID
+//	CCM export   JSON with \r\n, chain up to the root, the key in its traditional form, none for CSR-made ones; zip with the
+//	             files of 4.5 and [SDK]; issued ones only, the CA neither pending deletion nor revoked (4.5)
+//	CCM revoke   204, at least {}, the CA active or disabled; twice is 403 PCA.10010071 (4.6, 6.4)
+//	CCM delete   204 in any state, at once; it does not revoke (4.6)
+//	CCM tags     20 for each certificate, keys to 128, values to 255 characters; search: keys "and", values "or", pages of
+//	             10, 20 or 50 (4.8 [SDK])
+//	CCM CAs      real ones; active or expired ones are exported [HW ExportCertificateAuthorityCertificate]; a root shows
+//	             path_length 7 (4.7 [SDK])
+//	IC auth      signatures only; 401 APIGW.0301 for a token (0.2, doubt 2)
+//	IC create    no body; 201, INACTIVE, PEM with \r\n, key_size a text, the end cut to midnight UTC [S000]
+//	IC list      1–100, default 100; markers of 24 hex digits; next_marker null at the end (5.2)
+//	IC activate  the former one becomes INACTIVE (doubt 1); not an expired one (5.5)
+//	IC delete    200 without a body; the active one is 400 IIC.1002 (5.4, doubt 1)
+//	IC limit     409 IIC.1007 over CertificateLimit; no page says that there is one (doubt 1)
 //
 // # Deliberate deviations, to avoid over-fitting
 //
@@ -77,6 +102,18 @@
 // first of them has it. Not simulated: the legacy calls (create and bind, unbind and show of a domain), SM2, a quota,
 // subdomains, and calls that make gateways, groups and domains; they come from the configuration.
 //
+// In CCM: codes are made up for a CA (PCA.10019001) or a certificate (10019003) in the wrong state, a used-up quota
+// (10019002, all doubt 21), too many tags (10019004), FaultInternal (PCA.00010001), FaultBusy (PCA.00010002), a bad token
+// (PCA.00000401) and a caller who is not the account's (PCA.00000403). A CSR needs a CN, and a key of the four
+// algorithms. The signs of a password and of names are the listed ones only; a custom extension is a UTF8String and not
+// below 2.5. Tags that are deleted need not exist. RSA keys come from a pool that the simulators of one process
+// share. server.pfx and server.jks hold nothing. Not simulated: SM2, making and changing CAs, also by CSR
+// (INTERMEDIATE_CA), CRL and OCSP, single tags, counts, all keys of tags, and
+// rights in enterprise projects.
+//
+// In Identity Center: codes are made up for FaultInternal (IIC.500) and a bad token (IIC.401). Application instances
+// come from the configuration; what they know of SAML is decoration.
+//
 // With Misbehave, on top: unknown members in answers; ms numbers as strings and bind_host as null in some answers;
 // four spellings of the Content-Type; another row order for each listing (kept over its pages); create echoes content
 // and key, and PEM comes back laid out anew; missing objects and deletes alternate between their documented answers;
@@ -84,5 +121,8 @@
 // earlier one is under way on the gateway is refused with 409 APIG.3718 or 500 APIG.3500, and by the seed: 201 for a
 // create, serial numbers in hex with colons (doubt 9), no algorithm_type, instance_id mandatory in the list (doubt 8),
 // exact names in the list, the code for a missing certificate, 404 APIG.3097 for a missing binding on the domain's side,
-// the status of APIG.1005.
+// the status of APIG.1005. In CCM, both forms of a missing object in turn, and by the seed: serial_number is the hex
+// reading of the certificate's number, PEM ends in a newline, HOUR is refused (doubt 19), "/" in a tag's key is refused
+// [SDK]. In Identity Center, a write while another is under way on the application instance is refused with 409
+// IIC.1006, and by the seed: the newest certificate comes first.
 package cloudsim

@@ -25,11 +25,11 @@ const (
 	FaultTimeout      = "timeout"       // no answer and no effect until the client gives up or Delay (default 2 min) is over
 	FaultDelay        = "delay"         // the call goes on after Delay, even if the client is gone by then
 	FaultAnswer       = "answer"        // Status, Code, Message (or Body) is answered; without effect, or after it with Phase After
-	FaultInternal     = "internal"      // answer 500 WAF.00010001, for APIG 500 APIG.9999
-	FaultBusy         = "busy"          // answer 500 WAF.00010002, for APIG 500 APIG.9008
+	FaultInternal     = "internal"      // answer 500 WAF.00010001, or what dialects says of the service
+	FaultBusy         = "busy"          // answer 500 WAF.00010002, or what dialects says of the service
 	FaultThrottle     = "throttle"      // answer 429 APIGW.0308
 	FaultUnauthorized = "unauthorized"  // answer 401 APIGW.0301
-	FaultTokenInvalid = "token-invalid" // answer 400 WAF.00012001, for APIG 401 APIG.1002
+	FaultTokenInvalid = "token-invalid" // answer 400 WAF.00012001, or what dialects says of the service
 	FaultBadGateway   = "bad-gateway"   // answer 502 with an HTML page
 	FaultExpireToken  = "expire-token"  // the token, or the temporary key, that the call carries expires now
 
@@ -155,22 +155,44 @@ func (f Fault) complete() (Fault, error) {
 	return f, nil
 }
 
-// speak completes those named answers that each service words in its own way (reference 6.2, 6.3). IAM gets WAF's.
+// spoken is an answer in a service's own words.
+type spoken struct {
+	status        int
+	code, message string
+}
+
+// dialects are the named answers that each service words in its own way (reference 6.2 to 6.5). IAM gets WAF's.
+var dialects = map[string]map[string]spoken{
+	serviceWAF: {
+		FaultInternal:     {500, "WAF.00010001", "Internal error"},
+		FaultBusy:         {500, "WAF.00010002", "System busy, try again in about 5 minutes"},
+		FaultTokenInvalid: {400, "WAF.00012001", "Invalid token"},
+	},
+	serviceAPIG: {
+		FaultInternal:     {500, codeAPIGInternal, "System error"},
+		FaultBusy:         {500, codeAPIGTooMany, "Too many requests"},
+		FaultTokenInvalid: {401, codeAPIGToken, "Incorrect token or token resolution failed"},
+	},
+	servicePCA: {
+		FaultInternal:     {500, codePCAInternal, "Internal service error"},
+		FaultBusy:         {500, codePCABusy, "System busy"},
+		FaultTokenInvalid: {401, codePCAToken, "Authentication failed"},
+	},
+	serviceIdentity: {
+		FaultInternal:     {500, codeIdentityInternal, "Internal error"},
+		FaultBusy:         {409, codeIdentityConflict, "A concurrent change is under way"},
+		FaultTokenInvalid: {401, codeIdentityToken, "Authentication failed"},
+	},
+}
+
+// speak completes those named answers that each service words in its own way.
 func (f *Fault) speak(service string) {
-	apig := service == serviceAPIG
-	switch {
-	case f.Name == FaultInternal && apig:
-		f.answer(500, codeAPIGInternal, "System error")
-	case f.Name == FaultInternal:
-		f.answer(500, "WAF.00010001", "Internal error")
-	case f.Name == FaultBusy && apig:
-		f.answer(500, codeAPIGTooMany, "Too many requests")
-	case f.Name == FaultBusy:
-		f.answer(500, "WAF.00010002", "System busy, try again in about 5 minutes")
-	case f.Name == FaultTokenInvalid && apig:
-		f.answer(401, codeAPIGToken, "Incorrect token or token resolution failed")
-	case f.Name == FaultTokenInvalid:
-		f.answer(400, "WAF.00012001", "Invalid token")
+	words, ok := dialects[service]
+	if !ok {
+		words = dialects[serviceWAF]
+	}
+	if say, ok := words[f.Name]; ok {
+		f.answer(say.status, say.code, say.message)
 	}
 }
 

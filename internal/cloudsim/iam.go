@@ -34,7 +34,8 @@ type iamState struct {
 type token struct {
 	issued, expires time.Time
 	projectID       string // "" when scoped to the domain or to nothing
-	assumed         bool   // by an agency
+	domainScoped    bool
+	assumed         bool // by an agency
 	body            object
 }
 
@@ -256,6 +257,7 @@ func (s *Sim) issueToken(c *call, l login) (string, token) {
 		tok.projectID = s.cfg.ProjectID
 		tok.body["project"] = object{"id": s.cfg.ProjectID, "name": s.cfg.Region, "domain": domain}
 	case "domain":
+		tok.domainScoped = true
 		tok.body["domain"] = domain
 	}
 	s.iam.tokens[text] = tok

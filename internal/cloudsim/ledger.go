@@ -10,8 +10,8 @@ import (
 type Entry struct {
 	Seq         int       `json:"seq"` // 1 for the first call
 	Time        time.Time `json:"time"`
-	Service     string    `json:"service"`   // iam, waf, apig, metadata, console; "" for a path that no service has
-	Operation   string    `json:"operation"` // e.g. CreateCertificate
+	Service     string    `json:"service"`   // iam, waf, apig, ccm, identity_center, metadata, console; "" for a path that no service has
+	Operation   string    `json:"operation"` // e.g. CreateCertificate; create_certificate in ccm and identity_center
 	Method      string    `json:"method"`
 	Path        string    `json:"path"`
 	Query       string    `json:"query,omitempty"`

@@ -12,7 +12,9 @@ import (
 // ManagementHandler serves, without authentication:
 //
 //	GET    /sim/state             {"url","ca_pem","metadata_url","edges":[addr],"quota","certificates":[CertificateInfo],"hosts":[HostInfo],
-//	                              "apig_certificates":[APIGCertificateInfo],"domains":[DomainInfo]}
+//	                              "apig_certificates":[APIGCertificateInfo],"domains":[DomainInfo],
+//	                              "authorities":[AuthorityInfo],"private_certificates":[PrivateCertificateInfo],
+//	                              "applications":[ApplicationInfo]}
 //	GET    /sim/ca.pem            the root of the API listener
 //	GET    /sim/ledger?after=SEQ  {"entries":[Entry]}
 //	GET    /sim/faults            {"faults":[{"id","fault","hits","held":[Entry]}]}
@@ -25,6 +27,12 @@ import (
 //	POST   /sim/console/apig/upload  {"name","certificate","key","trusted_root_ca","instance_id"} -> {"id"}
 //	POST   /sim/console/apig/bind    {"domain","certificate_id"}
 //	POST   /sim/console/apig/delete  {"certificate_id"}
+//	POST   /sim/console/ca/authority  {"id","status"}
+//	POST   /sim/console/ca/issue      {"issuer_id","common_name","names":[name]} -> {"id"}
+//	POST   /sim/console/ca/revoke     {"certificate_id"}
+//	POST   /sim/console/ca/delete     {"certificate_id"}
+//	POST   /sim/console/identity/create    {"application_id"} -> {"id"}
+//	POST   /sim/console/identity/activate  {"application_id","certificate_id"}
 //	POST   /sim/tokens/expire     ends every token
 //
 // Errors are {"error"} with 400.
@@ -101,7 +109,47 @@ func (s *Sim) ManagementHandler() http.Handler {
 	}) (object, error) {
 		return object{}, s.ConsoleAPIGDelete(in.CertificateID)
 	})
+	s.managePCA(mux)
+	s.manageIdentity(mux)
 	return mux
+}
+
+func (s *Sim) managePCA(mux *http.ServeMux) {
+	type one struct {
+		CertificateID string `json:"certificate_id"`
+	}
+	handleJSON(mux, "POST /sim/console/ca/authority", func(in struct{ ID, Status string }) (object, error) {
+		return object{}, s.ConsoleSetAuthority(in.ID, in.Status)
+	})
+	handleJSON(mux, "POST /sim/console/ca/issue", func(in struct {
+		IssuerID   string   `json:"issuer_id"`
+		CommonName string   `json:"common_name"`
+		Names      []string `json:"names"`
+	}) (object, error) {
+		id, err := s.ConsoleIssue(in.IssuerID, in.CommonName, in.Names...)
+		return object{"id": id}, err
+	})
+	handleJSON(mux, "POST /sim/console/ca/revoke", func(in one) (object, error) {
+		return object{}, s.ConsoleRevoke(in.CertificateID)
+	})
+	handleJSON(mux, "POST /sim/console/ca/delete", func(in one) (object, error) {
+		return object{}, s.ConsoleDeletePrivate(in.CertificateID)
+	})
+}
+
+func (s *Sim) manageIdentity(mux *http.ServeMux) {
+	handleJSON(mux, "POST /sim/console/identity/create", func(in struct {
+		ApplicationID string `json:"application_id"`
+	}) (object, error) {
+		id, err := s.ConsoleCreate(in.ApplicationID)
+		return object{"id": id}, err
+	})
+	handleJSON(mux, "POST /sim/console/identity/activate", func(in struct {
+		ApplicationID string `json:"application_id"`
+		CertificateID string `json:"certificate_id"`
+	}) (object, error) {
+		return object{}, s.ConsoleActivate(in.ApplicationID, in.CertificateID)
+	})
 }
 
 // handleJSON reads In strictly and writes what do returns.
@@ -133,6 +181,8 @@ func (s *Sim) state() object {
 		"url": s.URL(), "ca_pem": string(s.CAPEM()), "metadata_url": s.MetadataURL(), "edges": append([]string{}, s.EdgeAddrs()...), "quota": s.cfg.CertificateQuota,
 		"certificates": append([]CertificateInfo{}, s.Certificates()...), "hosts": append([]HostInfo{}, s.Hosts()...),
 		"apig_certificates": append([]APIGCertificateInfo{}, s.APIGCertificates()...), "domains": append([]DomainInfo{}, s.Domains()...),
+		"authorities": append([]AuthorityInfo{}, s.Authorities()...), "private_certificates": append([]PrivateCertificateInfo{}, s.PrivateCertificates()...),
+		"applications": append([]ApplicationInfo{}, s.Applications()...),
 	}
 }
 

@@ -25,10 +25,12 @@ type Sim struct {
 	ledger ledger
 	done   chan struct{} // closed by Close
 
-	mu   sync.Mutex // guards iam, waf and apig; held during an operation, never while waiting
-	iam  iamState
-	waf  wafState
-	apig apigState
+	mu       sync.Mutex // guards the states of the services; held during an operation, never while waiting
+	iam      iamState
+	waf      wafState
+	apig     apigState
+	pca      pcaState
+	identity identityState
 
 	rngMu sync.Mutex
 	rng   *rand.Rand
@@ -51,7 +53,7 @@ func New(cfg Config) (*Sim, error) {
 	}
 	s := &Sim{
 		cfg:    cfg,
-		routes: slices.Concat(iamRoutes(), wafRoutes(cfg.OpenTelekom), apigRoutes()),
+		routes: slices.Concat(iamRoutes(), wafRoutes(cfg.OpenTelekom), apigRoutes(), pcaRoutes(), identityRoutes()),
 		faults: newFaults(),
 		done:   make(chan struct{}),
 		rng:    rand.New(rand.NewPCG(cfg.Seed, 0x726f7461746f7264)),
@@ -61,6 +63,12 @@ func New(cfg Config) (*Sim, error) {
 		return nil, fmt.Errorf("simulated cloud: %w", err)
 	}
 	if s.apig, err = newAPIGState(s); err != nil {
+		return nil, fmt.Errorf("simulated cloud: %w", err)
+	}
+	if s.pca, err = newPCAState(s); err != nil {
+		return nil, fmt.Errorf("simulated cloud: %w", err)
+	}
+	if s.identity, err = newIdentityState(s); err != nil {
 		return nil, fmt.Errorf("simulated cloud: %w", err)
 	}
 	return s, nil
