@@ -213,7 +213,7 @@ func TestTriggerStreamKeepsOthersSubjects(t *testing.T) {
 	must(t, err)
 	have := stream.CachedInfo().Config.Subjects
 	slices.Sort(have)
-	if want := []string{"certs.api", "certs.shop", "rotatord.trigger.*"}; !slices.Equal(have, want) {
+	if want := []string{"certs.api", "certs.shop", "rotatord.ack.*", "rotatord.trigger.*"}; !slices.Equal(have, want) {
 		t.Errorf("subjects %v, want %v", have, want)
 	}
 }

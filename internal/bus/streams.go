@@ -71,9 +71,9 @@ func (b *Bus) prepareOnce(ctx context.Context) error {
 	return nil
 }
 
-// triggerSubjects are all subjects on which triggers come, each once.
+// triggerSubjects are all subjects on which triggers and acknowledgements come, each once.
 func (b *Bus) triggerSubjects() []string {
-	return union([]string{b.names.triggers()}, b.cfg.Subjects)
+	return union([]string{b.names.triggers(), b.names.acknowledgements()}, b.cfg.Subjects)
 }
 
 func (b *Bus) triggerConfig() jetstream.StreamConfig {

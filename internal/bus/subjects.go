@@ -15,6 +15,7 @@ func (n names) eventStream() string   { return strings.ToUpper(n.prefix) + "_EVE
 func (n names) journalBucket() string { return n.prefix + "_journal" }
 
 func (n names) triggers() string                 { return n.prefix + ".trigger.*" }
+func (n names) acknowledgements() string         { return n.prefix + ".ack.*" }
 func (n names) events() string                   { return n.prefix + ".event.>" }
 func (n names) work() string                     { return n.prefix + ".work.>" }
 func (n names) event(policy, kind string) string { return n.prefix + ".event." + policy + "." + kind }
@@ -30,6 +31,11 @@ func (n names) inbox() string { return "_INBOX." + n.prefix }
 // policyOf returns the policy that a subject <prefix>.trigger.<policy> names.
 func (n names) policyOf(subject string) (string, bool) {
 	return strings.CutPrefix(subject, n.prefix+".trigger.")
+}
+
+// acknowledgedPolicy returns the policy that a subject <prefix>.ack.<policy> names.
+func (n names) acknowledgedPolicy(subject string) (string, bool) {
+	return strings.CutPrefix(subject, n.prefix+".ack.")
 }
 
 // ID names an assignment: a policy and one of its certificates.

@@ -25,6 +25,9 @@ type Trigger struct {
 	// Problem is what was wrong with the payload. The trigger stands all the same: it
 	// only says "look", and looking is safe.
 	Problem string
+	// Acknowledgement is what a relying party said, for a message on <prefix>.ack.<policy>;
+	// nil for all others.
+	Acknowledgement *Acknowledgement
 	// Done acknowledges the message. It is called once, when the work that the trigger
 	// means is in the queue, by any goroutine.
 	Done func()
@@ -42,7 +45,15 @@ const (
 	inactiveNode = 30 * 24 * time.Hour
 )
 
-// Triggers calls handle for each trigger, in order, until ctx ends. Every node hears
+// Acknowledgement is a relying party's word that it has a certificate.
+type Acknowledgement struct {
+	Certificate string `json:"certificate"`
+	// Fingerprint is the SHA-256 of the leaf, in hexadecimal.
+	Fingerprint string `json:"fingerprint"`
+	Party       string `json:"party"`
+}
+
+// Triggers calls handle for each trigger and each acknowledgement, in order, until ctx ends. Every node hears
 // every trigger, those sent while it was down included. It returns early, with an
 // error, when the server has lost the stream; Prepare makes it again.
 func (b *Bus) Triggers(ctx context.Context, handle func(Trigger)) error {
@@ -87,10 +98,14 @@ func (b *Bus) Triggers(ctx context.Context, handle func(Trigger)) error {
 			continue
 		}
 		t := b.parseTrigger(m.Subject(), m.Headers().Get("ce-specversion"), m.Data())
+		kind := "trigger"
+		if t.Acknowledgement != nil {
+			kind = "ack"
+		}
 		stopBeat := b.beat(waiting, m, triggerBeat)
 		t.Done = func() {
 			stopBeat()
-			b.ack(m, "trigger")
+			b.ack(m, kind)
 		}
 		handle(t)
 	}
@@ -116,46 +131,67 @@ type payload struct {
 // or binary mode (CloudEvents 1.0, NATS protocol binding).
 func (b *Bus) parseTrigger(subject, ceHeader string, data []byte) Trigger {
 	t := Trigger{Subject: subject}
+	text, event, err := unwrap(ceHeader, data)
+	if policy, ok := b.names.acknowledgedPolicy(subject); ok {
+		t.Policy, t.Acknowledgement = policy, &Acknowledgement{}
+		switch {
+		case err == nil && text == "":
+			err = errors.New("empty; want certificate, fingerprint and party")
+		case err == nil:
+			err = decodePayload(text, t.Acknowledgement, !event)
+		}
+		t.Problem = textOf(err)
+		return t
+	}
 	if policy, ok := b.names.policyOf(subject); ok {
 		t.Policy = policy
 	}
-	text := strings.TrimSpace(string(data))
-	if text == "" {
-		return t
-	}
-	event := ceHeader != ""
-	if !event {
-		if !strings.HasPrefix(text, "{") {
-			t.Problem = "payload is neither empty nor a JSON object"
-			return t
-		}
-		var envelope struct {
-			SpecVersion string          `json:"specversion"`
-			Data        json.RawMessage `json:"data"`
-		}
-		if err := json.Unmarshal(data, &envelope); err != nil {
-			t.Problem = "payload is not JSON: " + err.Error()
-			return t
-		}
-		if envelope.SpecVersion != "" {
-			event, text = true, string(envelope.Data)
-		}
-	}
-	if event && !strings.HasPrefix(text, "{") {
-		return t // somebody else's event: it says that something happened, no more
+	if err != nil || text == "" || event && !strings.HasPrefix(text, "{") {
+		t.Problem = textOf(err)
+		return t // empty, or somebody else's event: it says that something happened, no more
 	}
 	var p payload
 	if err := decodePayload(text, &p, !event); err != nil {
-		t.Problem = "payload: " + err.Error()
+		t.Problem = textOf(err)
 		return t
 	}
 	t.Certificate, t.Reason, t.Force = p.Certificate, cut(p.Reason, 200), p.Force
 	return t
 }
 
+func textOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	return "payload: " + err.Error()
+}
+
+// unwrap returns the JSON object of a payload, or the data of a CloudEvent; empty for an
+// empty payload.
+func unwrap(ceHeader string, data []byte) (text string, event bool, err error) {
+	text = strings.TrimSpace(string(data))
+	if text == "" || ceHeader != "" {
+		return text, ceHeader != "", nil
+	}
+	if !strings.HasPrefix(text, "{") {
+		return "", false, errors.New("neither empty nor a JSON object")
+	}
+	var envelope struct {
+		SpecVersion string          `json:"specversion"`
+		Data        json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(data, &envelope); err != nil {
+		return "", false, fmt.Errorf("not JSON: %w", err)
+	}
+	if envelope.SpecVersion != "" {
+		return string(envelope.Data), true, nil
+	}
+	return text, false, nil
+}
+
 // decodePayload is strict with our own form, so that a misspelt "force" is not taken
 // for false in silence, and lenient with the data of other people's events.
-func decodePayload(body string, p *payload, strict bool) error {
+func decodePayload(body string, p any, strict bool) error {
 	d := json.NewDecoder(strings.NewReader(body))
 	if strict {
 		d.DisallowUnknownFields()

@@ -152,6 +152,41 @@ func TestTriggerPayloads(t *testing.T) {
 	}
 }
 
+func TestAcknowledgements(t *testing.T) {
+	b := prepared(t, withListener(config(t, t.TempDir())))
+	client := dial(t, b.ListenURL())
+	listening, triggers := hear(t, b)
+	defer listening.stop(t)
+	full := Acknowledgement{Certificate: "app", Fingerprint: "ab", Party: "grafana"}
+	const body = `{"certificate":"app","fingerprint":"ab","party":"grafana"}`
+	for name, row := range map[string]struct {
+		body    string
+		want    Acknowledgement
+		problem string
+	}{
+		"plain":      {body, full, ""},
+		"CloudEvent": {`{"specversion":"1.0","id":"1","source":"/x","type":"t","data":` + body + `}`, full, ""},
+		"misspelt":   {`{"fingerprnt":"ab","party":"grafana"}`, Acknowledgement{Party: ""}, "fingerprnt"},
+		"empty":      {"", Acknowledgement{}, "empty"},
+		"garbage":    {"yes", Acknowledgement{}, "JSON"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			must(t, client.Publish("rotatord.ack.sso", []byte(row.body)))
+			got := receive(t, triggers, "the acknowledgement")
+			got.Done()
+			if got.Policy != "sso" || got.Acknowledgement == nil {
+				t.Fatalf("heard %+v", got)
+			}
+			if row.problem == "" && *got.Acknowledgement != row.want {
+				t.Errorf("heard %+v, want %+v", *got.Acknowledgement, row.want)
+			}
+			if (row.problem == "") != (got.Problem == "") || !strings.Contains(got.Problem, row.problem) {
+				t.Errorf("problem %q, want %q", got.Problem, row.problem)
+			}
+		})
+	}
+}
+
 func TestHugeTriggerIsRefused(t *testing.T) {
 	b := prepared(t, withListener(config(t, t.TempDir())))
 	client := dial(t, b.ListenURL())
