@@ -31,5 +31,16 @@ func (c *Cloud) Wait(service string, d time.Duration) {
 // CredentialsExpiry notes when the credentials in use end.
 func (c *Cloud) CredentialsExpiry(t time.Time) { c.m.apiExpiry.WithLabelValues(c.name).Set(seconds(t)) }
 
+// Circuit notes whether calls to a service are stopped because it is down.
+func (c *Cloud) Circuit(service string, open bool) {
+	c.m.apiCircuit.WithLabelValues(c.name, service).Set(truth(open))
+}
+
+// Quota notes how many objects of a service the account holds and may hold.
+func (c *Cloud) Quota(service string, used, limit int) {
+	c.m.apiQuotaUsed.WithLabelValues(c.name, service).Set(float64(used))
+	c.m.apiQuotaLimit.WithLabelValues(c.name, service).Set(float64(limit))
+}
+
 // ClockSkew notes how far this host's clock is ahead of the cloud's.
 func (c *Cloud) ClockSkew(d time.Duration) { c.m.clockSkew.WithLabelValues(c.name).Set(d.Seconds()) }

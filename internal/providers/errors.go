@@ -75,8 +75,10 @@ type Error struct {
 	RequestID string
 	// RetryAfter is how long to wait before the next try; zero if nobody said. It comes
 	// with KindThrottled, and may come with KindUnavailable (the service is busy and says
-	// for how long, or does not take calls yet) and with KindUnauthenticated (a password
-	// that was refused is held back, lest the account be locked).
+	// for how long, or is down and left alone until a trial call; a login whose answer was
+	// lost is not repeated at once), with KindConflict (a change that may be made once in a
+	// while only) and with KindUnauthenticated (a password that was refused is held back,
+	// lest the account be locked).
 	RetryAfter time.Duration
 	// Err is the underlying error, if any.
 	Err error

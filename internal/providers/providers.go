@@ -39,6 +39,9 @@ type Request struct {
 	// Known are handles that the journal remembers. A target reports them in
 	// Observe even where their names do not tell that they are ours.
 	Known []Handle
+	// Made are the certificates that the policy's Issuer made, as the journal knows them,
+	// for a target whose own issuer gives them the same handles.
+	Made []Handle
 	// Leaves are the bundles that the journal knows of, the wanted one first. A service
 	// that tells a serial number and dates, and no certificate, is understood with them.
 	Leaves []certs.Info

@@ -24,6 +24,9 @@ const projectPlaceholder = "{project_id}"
 // attempt makes one exchange: gate, credentials, request, answer. It returns the
 // request if one was sent, so that the caller can see which credentials it bore.
 func (c *Client) attempt(ctx context.Context, j *job, body []byte) (*http.Request, error) {
+	if err := c.circuits[j.Service].check(time.Now()); err != nil {
+		return nil, j.stopped(err)
+	}
 	// Before the gate: logging in has a gate of its own and may take long.
 	project, err := c.projectFor(ctx, j)
 	if err != nil {
@@ -50,7 +53,13 @@ func (c *Client) attempt(ctx context.Context, j *job, body []byte) (*http.Reques
 	if err := c.authorize(ctx, j, req, project, body); err != nil {
 		return nil, err
 	}
-	return req, c.exchange(ctx, j, req)
+	trial, err := c.circuits[j.Service].admit(time.Now())
+	if err != nil {
+		return nil, j.stopped(err)
+	}
+	err = c.exchange(ctx, j, req)
+	c.settle(ctx, j, trial, err)
+	return req, err
 }
 
 // request builds what is sent, but for the credentials.
@@ -80,7 +89,8 @@ func (c *Client) authorize(ctx context.Context, j *job, req *http.Request, proje
 	if j.anonymous {
 		return nil
 	}
-	err := c.sess.authorize(ctx, req, body, subject{project: project, global: isGlobal(j.Service)})
+	global := isGlobal(j.Service)
+	err := c.sessionOf(j).authorize(ctx, req, body, subject{project: project, global: global || j.global, account: global})
 	if err != nil {
 		return j.wrap(ctx, err)
 	}
@@ -129,6 +139,9 @@ func (c *Client) exchange(ctx context.Context, j *job, req *http.Request) error 
 		status = resp.StatusCode
 		c.noteClock(resp.Header)
 		err = c.answer(ctx, j, resp)
+		if providers.KindOf(err) != providers.KindThrottled {
+			c.gates[j.Service].answered()
+		}
 	}
 	c.report(ctx, j, status, time.Since(start), err)
 	return err
@@ -139,10 +152,15 @@ func (c *Client) report(ctx context.Context, j *job, status int, d time.Duration
 	if err != nil {
 		reason = reasonOf(err, status)
 	}
-	c.meter.Request(j.Service, j.Operation, status, reason, d)
+	c.observe(ctx, j.Service, j.Operation, status, reason, d)
+}
+
+// observe tells meter and log of an exchange.
+func (c *Client) observe(ctx context.Context, service, operation string, status int, reason string, d time.Duration) {
+	c.meter.Request(service, operation, status, reason, d)
 	c.log.LogAttrs(ctx, slog.LevelDebug, "cloud call",
-		slog.String("cloud", c.name), slog.String("service", j.Service),
-		slog.String("operation", j.Operation), slog.Int("status", status),
+		slog.String("cloud", c.name), slog.String("service", service),
+		slog.String("operation", operation), slog.Int("status", status),
 		slog.String("reason", reason), slog.Duration("duration", d))
 }
 
@@ -171,7 +189,7 @@ func (c *Client) noAnswer(ctx context.Context, j *job, sent bool, err error) err
 	if sent && j.isWrite() {
 		kind = providers.KindUnknownOutcome
 	}
-	return j.fail(kind, "", c.networkError(ctx, err))
+	return j.fail(kind, "", networkFailure(ctx, err, c.timeout))
 }
 
 // networkError is a failure of the transport with a text that is safe to show:
@@ -184,13 +202,14 @@ type networkError struct {
 func (e *networkError) Error() string   { return e.text }
 func (e *networkError) Unwrap() []error { return e.errs }
 
-func (c *Client) networkError(ctx context.Context, err error) error {
+// networkFailure makes one; timeout is ours.
+func networkFailure(ctx context.Context, err error, timeout time.Duration) error {
 	e := &networkError{text: clean(err.Error(), longRun), errs: []error{err}}
 	switch {
 	case ctx.Err() != nil: // the caller's; the transport may have told another cause
 		e.errs = append(e.errs, ctx.Err())
 	case errors.Is(err, context.DeadlineExceeded):
-		e.text = fmt.Sprintf("no answer within %s", c.timeout)
+		e.text = fmt.Sprintf("no answer within %s", timeout)
 	}
 	return e
 }
@@ -215,7 +234,7 @@ func (c *Client) answer(ctx context.Context, j *job, resp *http.Response) error 
 	case err != nil && j.Out == nil && !j.Creates && !j.isRead():
 		// It was carried out; nobody wants the rest of the answer.
 	case err != nil:
-		return j.fail(j.lost(), "the answer broke off", c.networkError(ctx, err))
+		return j.fail(j.lost(), "the answer broke off", networkFailure(ctx, err, c.timeout))
 	case int64(len(body)) > limit:
 		e := j.fail(j.lost(), fmt.Sprintf("the answer is longer than %d bytes", limit), nil)
 		if j.isRead() {
@@ -273,8 +292,8 @@ func (c *Client) refusal(j *job, resp *http.Response) error {
 	}
 	switch {
 	case kind == providers.KindThrottled:
-		e.RetryAfter = retryAfter(resp.Header, said.message, time.Now())
-		c.gates[j.Service].pause(e.RetryAfter, cmp.Or(e.Code, "too many requests"))
+		asked := askedWait(resp.Header, said.message, time.Now())
+		e.RetryAfter = c.gates[j.Service].throttled(asked, cmp.Or(e.Code, "too many requests"))
 	case kind == providers.KindUnauthenticated:
 		e.Err = skewHint(resp.Header)
 	}

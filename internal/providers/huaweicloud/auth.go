@@ -4,26 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
-	"net/url"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/singleflight"
-
-	"github.com/rotatord/rotatord/internal/providers"
 )
 
-// Auth is a way to prove who is calling: AccessKey or Password. The set is
-// closed to this package, because a session must keep its invariants.
+// Auth is a way to prove who is calling: AccessKey, Password, Agency, Metadata or
+// Environment. The set is closed to this package, because a session must keep its
+// invariants.
 type Auth interface {
 	// open checks the settings and returns the session that uses them. It sends
-	// nothing.
-	open(c *Client) (session, error)
+	// nothing. expiry is told when temporary credentials end.
+	open(c *Client, expiry func(time.Time)) (session, error)
 }
 
-// session authorizes the requests of one Client. It is safe for concurrent use.
+// session authorizes requests. It is safe for concurrent use.
 type session interface {
 	// authorize adds credentials to a request, getting them first where needed.
 	// It may be called again for the same request and then replaces its own.
@@ -34,12 +31,15 @@ type session interface {
 	renew(refused *http.Request) bool
 	// projectID returns the project of the regional services.
 	projectID(ctx context.Context) (string, error)
+	// signs reports whether requests are signed, which Identity Center needs.
+	signs() bool
 }
 
 // subject is what the credentials of a request are wanted for.
 type subject struct {
 	project string // empty for a call that names none
-	global  bool   // a service of the account, not of a project
+	global  bool   // credentials of the account instead of a project's
+	account bool   // the service wants to be told the account's id
 }
 
 // projectFor returns the project that a call needs, or nothing if it needs none.
@@ -53,6 +53,37 @@ func (c *Client) projectFor(ctx context.Context, j *job) (string, error) {
 	return c.sess.projectID(ctx)
 }
 
+// patience bounds what happens on the way to credentials, which may take several calls.
+func (c *Client) patience() time.Duration { return 4 * c.timeout }
+
+// renewedLate tells that credentials could not be renewed ahead of time.
+func (c *Client) renewedLate(err error, ends time.Time) {
+	c.log.LogAttrs(context.Background(), slog.LevelWarn, "credentials could not be renewed early; the old ones are used on",
+		slog.String("cloud", c.name), slog.Time("until", ends.UTC()), slog.String("err", err.Error()))
+}
+
+// keys are what requests are signed with.
+type keys struct {
+	id, secret string
+	token      string // of a temporary pair
+	// project and domain are set where the source of the keys tells them.
+	project, domain string
+}
+
+// Format writes [redacted] for every verb and flag.
+func (keys) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
+
+// keySource gives keys. It is safe for concurrent use.
+type keySource interface {
+	// get returns keys for services of the account (global) or of a project.
+	get(ctx context.Context, global bool) (keys, error)
+	// refused is told that a service did not take the keys with this security token. It
+	// reports whether the next get gives others.
+	refused(token string) bool
+	// owner is constant while the keys are of one account, however often they change.
+	owner(k keys) string
+}
+
 // AccessKey signs every request with a key pair; with a security token if the
 // pair is temporary.
 type AccessKey struct {
@@ -62,118 +93,135 @@ type AccessKey struct {
 	SecurityToken Secret
 }
 
-func (a AccessKey) open(c *Client) (session, error) {
+func (a AccessKey) open(c *Client, _ func(time.Time)) (session, error) {
 	if a.ID == "" || a.Secret.IsZero() {
 		return nil, errors.New("access key: want id and secret")
 	}
-	return &keySession{key: a, client: c}, nil
+	return &keySession{source: a, client: c}, nil
 }
 
-// keySession reads the secrets each time, so there is nothing to renew.
-type keySession struct {
-	key    AccessKey
-	client *Client
-
-	flight  singleflight.Group
-	mu      sync.Mutex
-	project string // looked up; empty until then
-}
-
-func (s *keySession) authorize(_ context.Context, req *http.Request, body []byte, sub subject) error {
-	secret, err := s.key.Secret.value()
+// get reads the secrets each time, so there is nothing to renew.
+func (a AccessKey) get(context.Context, bool) (keys, error) {
+	secret, err := a.Secret.value()
 	if err != nil {
-		return fmt.Errorf("access key %s: %w", s.key.ID, err)
+		return keys{}, fmt.Errorf("access key %s: %w", a.ID, err)
 	}
-	if !s.key.SecurityToken.IsZero() {
-		token, err := s.key.SecurityToken.value()
-		if err != nil {
-			return fmt.Errorf("security token of access key %s: %w", s.key.ID, err)
+	k := keys{id: a.ID, secret: secret}
+	if !a.SecurityToken.IsZero() {
+		if k.token, err = a.SecurityToken.value(); err != nil {
+			return keys{}, fmt.Errorf("security token of access key %s: %w", a.ID, err)
 		}
-		req.Header.Set("X-Security-Token", token)
 	}
-	if sub.project != "" {
-		req.Header.Set("X-Project-Id", sub.project)
+	return k, nil
+}
+
+func (AccessKey) refused(string) bool { return false }
+
+func (AccessKey) owner(k keys) string { return k.id }
+
+// leasedKeys are temporary keys that are renewed here.
+type leasedKeys struct{ *held[keys] }
+
+func (l leasedKeys) get(ctx context.Context, _ bool) (keys, error) { return l.held.get(ctx) }
+
+func (l leasedKeys) refused(token string) bool {
+	return l.drop(func(k keys) bool { return k.token == token })
+}
+
+func (leasedKeys) owner(keys) string { return "" }
+
+// keysMargin is how long before their end temporary keys are renewed: 10 % of their
+// life, at least 5 minutes and at most half. A request that waits for its turn is signed
+// with keys that outlive it, and IAM may be away for some minutes even for keys of the
+// shortest life, 15 minutes.
+func keysMargin(life time.Duration) time.Duration {
+	return min(max(life/10, 5*time.Minute), life/2)
+}
+
+// keysAnswer is how IAM and the metadata service give temporary keys (reference 1.3).
+type keysAnswer struct {
+	Credential struct {
+		Access        string    `json:"access"`
+		Secret        string    `json:"secret"`
+		SecurityToken string    `json:"securitytoken"`
+		ExpiresAt     time.Time `json:"expires_at"`
+	} `json:"credential"`
+}
+
+func (a *keysAnswer) lease(h http.Header, fallback time.Duration, expiry func(time.Time)) (lease[keys], error) {
+	c := a.Credential
+	if c.Access == "" || c.Secret == "" || c.SecurityToken == "" {
+		return lease[keys]{}, errors.New("the answer holds no keys")
 	}
-	if sub.global && s.client.config.DomainID != "" {
-		req.Header.Set("X-Domain-Id", s.client.config.DomainID)
+	life, err := lifeOf(c.ExpiresAt, h, fallback)
+	if err != nil {
+		return lease[keys]{}, err
 	}
-	Sign(req, body, s.key.ID, secret, time.Now())
+	l := newLease(keys{id: c.Access, secret: c.Secret, token: c.SecurityToken}, life, keysMargin(life))
+	expiry(l.ends)
+	return l, nil
+}
+
+// keySession signs requests.
+type keySession struct {
+	source keySource
+	client *Client
+	// domain is the account's id where the way to log in names it, account its name.
+	domain, account   string
+	projects, domains lookUp
+}
+
+func (s *keySession) authorize(ctx context.Context, req *http.Request, body []byte, sub subject) error {
+	k, err := s.source.get(ctx, sub.global)
+	if err != nil {
+		return err
+	}
+	domain := ""
+	if sub.account {
+		if domain, err = s.domainID(ctx, k); err != nil {
+			return err
+		}
+	}
+	for header, value := range map[string]string{"X-Security-Token": k.token, "X-Project-Id": sub.project, "X-Domain-Id": domain} {
+		if value == "" {
+			req.Header.Del(header)
+			continue
+		}
+		req.Header.Set(header, value)
+	}
+	Sign(req, body, k.id, k.secret, time.Now())
 	return nil
 }
 
-func (s *keySession) renew(*http.Request) bool { return false }
-
-// projectID looks the project up once (reference 1.5). Callers that come while
-// the look-up is on its way share it.
-func (s *keySession) projectID(ctx context.Context) (string, error) {
-	s.mu.Lock()
-	known := s.project
-	s.mu.Unlock()
-	if known != "" {
-		return known, nil
-	}
-	return shared(ctx, &s.flight, "project", 2*s.client.timeout, func(ctx context.Context) (string, error) {
-		id, err := s.client.lookUpProject(ctx)
-		if err != nil {
-			return "", err
-		}
-		s.mu.Lock()
-		s.project = id
-		s.mu.Unlock()
-		return id, nil
-	})
+func (s *keySession) renew(refused *http.Request) bool {
+	return s.source.refused(refused.Header.Get("X-Security-Token"))
 }
 
-// lookUpProject finds the project that has the region's name. Sub-projects are
-// named region_name, so exactly one must be found.
-func (c *Client) lookUpProject(ctx context.Context) (string, error) {
-	var answer struct {
-		Projects []struct {
-			ID   string `json:"id"`
-			Name string `json:"name"`
-		} `json:"projects"`
-	}
-	j := &job{Call: Call{
-		Service: IAM, Operation: opListProjects, Op: "look up the project of region " + c.region,
-		Method: http.MethodGet, Path: "/v3/projects", Query: url.Values{"name": {c.region}}, Out: &answer,
-	}}
-	if err := c.do(ctx, j); err != nil {
+func (s *keySession) signs() bool { return true }
+
+func (s *keySession) projectID(ctx context.Context) (string, error) {
+	k, err := s.source.get(ctx, false)
+	if err != nil {
 		return "", err
 	}
-	var ids []string
-	for _, p := range answer.Projects {
-		if p.Name == c.region || p.Name == "" {
-			ids = append(ids, p.ID)
-		}
+	if k.project != "" {
+		return k.project, nil
 	}
-	if len(ids) != 1 || ids[0] == "" {
-		return "", j.fail(providers.KindInvalid,
-			fmt.Sprintf("%d projects have the region's name, want 1; set project_id", len(ids)), nil)
-	}
-	return ids[0], nil
+	return s.projects.get(ctx, s.client, s.source.owner(k), s.findProject)
 }
 
-// shared runs fn once for all callers that come meanwhile. A caller that gives up
-// does not stop it for the others; limit ends it. fn runs with the values of the
-// first caller's context.
-func shared[T any](ctx context.Context, g *singleflight.Group, key string, limit time.Duration,
-	fn func(context.Context) (T, error),
-) (T, error) {
-	result := g.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-		defer cancel()
-		return fn(ctx)
-	})
-	var none T
-	select {
-	case r := <-result:
-		if r.Err != nil {
-			return none, r.Err
-		}
-		return r.Val.(T), nil
-	case <-ctx.Done():
-		return none, ctx.Err()
+// domainID is the account's id: as configured, as told with the keys, else looked up.
+// Without an endpoint of IAM it is not told: the header is optional (reference 1.8).
+func (s *keySession) domainID(ctx context.Context, k keys) (string, error) {
+	switch {
+	case s.client.config.DomainID != "":
+		return s.client.config.DomainID, nil
+	case s.domain != "":
+		return s.domain, nil
+	case k.domain != "" || s.client.bases[IAM] == nil:
+		return k.domain, nil
 	}
+	return s.domains.get(ctx, s.client, s.source.owner(k), s.findDomain)
 }
 
 func containsPlaceholder(path string) bool { return strings.Contains(path, projectPlaceholder) }

@@ -27,14 +27,18 @@ type Config struct {
 	// ProjectID of the regional services. Empty: the one that the credentials are
 	// bound to, else the one that has the region's name.
 	ProjectID string
-	// DomainID is the account's id. It is sent to global services where set.
+	// DomainID is the account's id, which global services are told with signed calls.
+	// Empty: looked up.
 	DomainID string
-	// Auth is how to log in: AccessKey or Password.
+	// Auth is how to log in: AccessKey, Password, Agency, Metadata or Environment.
 	Auth Auth
 	// Endpoints are base URLs by service. Absent: derived from Region.
 	Endpoints map[string]string
 	// RootCAs are what servers are checked against; nil: the system's.
 	RootCAs *x509.CertPool
+	// ClientCertificate is shown to servers that ask for one. It is called at each
+	// connection, so that a renewed certificate is used; nil: none is shown.
+	ClientCertificate func() (*tls.Certificate, error)
 	// Proxy is a URL; empty: HTTPS_PROXY and NO_PROXY of the environment.
 	Proxy string
 	// Timeout of one request and its answer, waiting behind Limits not counted;
@@ -42,12 +46,16 @@ type Config struct {
 	Timeout time.Duration
 	// Limits by service; absent: see Limit.
 	Limits map[string]Limit
-	// Logger gets one debug line for each request; nil: none.
+	// PasswordMemory is a file in which a refused password is remembered over a restart:
+	// a time and a digest. Empty: it is remembered in this process only.
+	PasswordMemory string
+	// Logger gets one debug line for each request, and a warning when a service goes
+	// down or credentials cannot be renewed; nil: none.
 	Logger *slog.Logger
 	// Meter is told of every request; nil: nobody is.
 	Meter Meter
-	// Transport replaces the network in tests; nil: a transport made from RootCAs
-	// and Proxy.
+	// Transport replaces the network in tests, also towards the metadata service; nil: a
+	// transport made from RootCAs, ClientCertificate and Proxy.
 	Transport http.RoundTripper
 }
 
@@ -59,6 +67,7 @@ type Client struct {
 	config    Config // Auth excepted: sess holds it
 	bases     map[string]*url.URL
 	gates     map[string]*gate
+	circuits  map[string]*circuit
 	sess      session
 	transport http.RoundTripper
 	timeout   time.Duration
@@ -70,7 +79,7 @@ type Client struct {
 func New(cfg Config) (*Client, error) {
 	c := &Client{
 		name: cfg.Name, region: cfg.Region, config: cfg,
-		gates: make(map[string]*gate), transport: cfg.Transport,
+		gates: make(map[string]*gate), circuits: make(map[string]*circuit), transport: cfg.Transport,
 		timeout: cfg.Timeout, log: cfg.Logger, meter: cfg.Meter,
 	}
 	if c.timeout == 0 {
@@ -101,6 +110,12 @@ func (c *Client) build(cfg Config) (err error) {
 	if c.bases, err = endpoints(cfg.Endpoints, cfg.Region); err != nil {
 		return err
 	}
+	if cfg.Auth == nil {
+		return errors.New("auth: want a way to log in")
+	}
+	if c.sess, err = cfg.Auth.open(c, c.meter.CredentialsExpiry); err != nil {
+		return fmt.Errorf("auth: %w", err)
+	}
 	for service, l := range cfg.Limits {
 		if c.bases[service] == nil {
 			return fmt.Errorf("limits: no service %q here", service)
@@ -111,17 +126,12 @@ func (c *Client) build(cfg Config) (err error) {
 	}
 	for service := range c.bases {
 		c.gates[service] = newGate(cfg.Limits[service].withDefaults())
+		c.circuits[service] = &circuit{}
 	}
 	if c.transport == nil {
 		if c.transport, err = newTransport(cfg, c.timeout); err != nil {
 			return err
 		}
-	}
-	if cfg.Auth == nil {
-		return errors.New("auth: want an access key or a password")
-	}
-	if c.sess, err = cfg.Auth.open(c); err != nil {
-		return fmt.Errorf("auth: %w", err)
 	}
 	return nil
 }
@@ -135,9 +145,13 @@ func newTransport(cfg Config, timeout time.Duration) (*http.Transport, error) {
 		}
 		proxy = http.ProxyURL(u)
 	}
+	config := &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12}
+	if own := cfg.ClientCertificate; own != nil {
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own() }
+	}
 	return &http.Transport{
 		Proxy:                 proxy,
-		TLSClientConfig:       &tls.Config{RootCAs: cfg.RootCAs, MinVersion: tls.VersionTLS12},
+		TLSClientConfig:       config,
 		ForceAttemptHTTP2:     true,
 		MaxIdleConns:          32,
 		MaxIdleConnsPerHost:   8,
@@ -155,6 +169,22 @@ func (c *Client) Name() string { return c.name }
 // OpenTelekomCloud reports whether the account is one of Open Telekom Cloud,
 // where some services know fewer calls (reference 2.12).
 func (c *Client) OpenTelekomCloud() bool { return isOTC(c.region) }
+
+// Signs reports whether the client signs its requests. With a password alone it does
+// not, and calls to services that NeedSignature fail before anything is sent.
+func (c *Client) Signs() bool { return c.sess.signs() }
+
+// NeedsSignature reports whether a service takes signed requests only. Identity Center
+// is not documented to take tokens (reference 1.1 and doubt 2).
+func NeedsSignature(service string) bool { return service == IdentityCenter }
+
+// ReportQuota is for adapters: the account holds used objects of a service and may hold
+// limit. What a service does not tell, a limit of 0 or less, is not reported.
+func (c *Client) ReportQuota(service string, used, limit int) {
+	if c.bases[service] != nil && used >= 0 && limit > 0 {
+		c.meter.Quota(service, used, limit)
+	}
+}
 
 // Call describes one request.
 type Call struct {
@@ -191,14 +221,23 @@ const defaultMaxAnswer = 4 << 20
 // job is a Call with what only this package may ask for.
 type job struct {
 	Call
+	// by authorizes it instead of the client's session.
+	by session
 	// anonymous sends no credentials (the login itself).
 	anonymous bool
-	// harmless says that a lost answer does not matter although it is no GET.
-	harmless bool
+	// global asks for credentials of the account although the service is regional.
+	global bool
+	// harmless says that a lost answer does not matter although it is no GET, again
+	// that it is repeated like a GET.
+	harmless, again bool
+	// errand says that the call is made on the way to another one, whose caller must not
+	// take a missing agency for a missing certificate.
+	errand bool
 	// header gets the answer's header of a success.
 	header *http.Header
 }
 
+func (j *job) repeats() bool { return j.isRead() || j.again }
 func (j *job) isRead() bool  { return j.Method == http.MethodGet }
 func (j *job) isWrite() bool { return !j.isRead() && !j.harmless }
 
@@ -228,13 +267,25 @@ func (c *Client) do(ctx context.Context, j *job) error {
 	}
 	for try := 0; ; try++ {
 		err := c.try(ctx, j, body)
-		if err == nil || !j.isRead() || try == len(readRetries) || !worthRepeating(err) {
-			return err
-		}
-		if !sleep(ctx, jitter(readRetries[try])) {
-			return err
+		if err == nil || !j.repeats() || try == len(readRetries) || !worthRepeating(err) || !sleep(ctx, jitter(readRetries[try])) {
+			return j.tamed(err)
 		}
 	}
+}
+
+// tamed keeps what IAM says of its own objects (there is no such agency) from being
+// read as said of the object that the caller wants: NotFound would pass for deleted.
+func (j *job) tamed(err error) error {
+	e, ok := errors.AsType[*providers.Error](err)
+	if !ok || !j.errand {
+		return err
+	}
+	switch e.Kind {
+	case providers.KindNotFound, providers.KindInUse, providers.KindExists, providers.KindConflict, providers.KindQuota:
+		e.Kind = providers.KindInvalid
+	default:
+	}
+	return err
 }
 
 // try makes one attempt, and a second one if the first was refused for its
@@ -245,11 +296,18 @@ func (c *Client) try(ctx context.Context, j *job, body []byte) error {
 	if req == nil || j.anonymous || providers.KindOf(err) != providers.KindUnauthenticated {
 		return err
 	}
-	if !c.sess.renew(req) {
+	if !c.sessionOf(j).renew(req) {
 		return err
 	}
 	_, err = c.attempt(ctx, j, body)
 	return err
+}
+
+func (c *Client) sessionOf(j *job) session {
+	if j.by != nil {
+		return j.by
+	}
+	return c.sess
 }
 
 // worthRepeating reports whether a read may go better in a moment. One that
@@ -266,6 +324,9 @@ func (c *Client) check(j *job) error {
 		return j.fail(providers.KindInvalid, fmt.Sprintf("cloud %q has no endpoint for %s", c.name, j.Service), nil)
 	case j.Op == "" || j.Operation == "" || j.Method == "" || !strings.HasPrefix(j.Path, "/"):
 		return j.fail(providers.KindInvalid, "incomplete call: want op, operation, method and path", nil)
+	case NeedsSignature(j.Service) && !c.sess.signs():
+		return j.fail(providers.KindInvalid, fmt.Sprintf(
+			"%s takes signed requests only, and cloud %q logs in with a password; use access_key, agency, metadata or environment", j.Service, c.name), nil)
 	}
 	return nil
 }

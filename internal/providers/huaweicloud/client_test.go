@@ -147,7 +147,7 @@ func TestBadConfigurations(t *testing.T) {
 	}{
 		{"no region", func(c *Config) { c.Region = "" }, "want a region"},
 		{"odd region", func(c *Config) { c.Region = "eu.evil.example/" }, "lower-case"},
-		{"no auth", func(c *Config) { c.Auth = nil }, "want an access key or a password"},
+		{"no auth", func(c *Config) { c.Auth = nil }, "want a way to log in"},
 		{"no secret", func(c *Config) { c.Auth = AccessKey{ID: "a"} }, "want id and secret"},
 		{"no user", func(c *Config) { c.Auth = Password{Domain: "d", Password: SecretText("p")} }, "want user"},
 		{"unknown service", func(c *Config) { c.Endpoints = map[string]string{"wfa": "https://h"} }, `unknown service "wfa"`},

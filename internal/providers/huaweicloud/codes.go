@@ -111,13 +111,16 @@ const (
 // ratelimit is the gateway's text: "policy user over ratelimit,limit:200,time:5 minute".
 var ratelimit = regexp.MustCompile(`limit:\s*\d+\s*,\s*time:\s*(\d+)\s*(second|minute|hour|day)?`)
 
-// retryAfter is how long a throttled caller must wait: the Retry-After header,
-// else the whole window that the message names, since the wait then surely
-// suffices; between a minute and half an hour.
-func retryAfter(h http.Header, message string, now time.Time) time.Duration {
+// askedWait is how long a throttled caller is told to wait: by the Retry-After header,
+// else the whole window that the message names, since the wait then surely suffices;
+// between a minute and half an hour. It is 0 where nothing is told.
+func askedWait(h http.Header, message string, now time.Time) time.Duration {
 	wait := headerWait(h.Get("Retry-After"), now)
 	if m := ratelimit.FindStringSubmatch(message); wait == 0 && m != nil {
 		wait = window(m[1], m[2])
+	}
+	if wait == 0 {
+		return 0
 	}
 	return min(max(wait, minThrottle), maxThrottle)
 }

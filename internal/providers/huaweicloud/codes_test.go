@@ -125,13 +125,13 @@ func TestDocumentedWaits(t *testing.T) {
 	}
 }
 
-func TestRetryAfter(t *testing.T) {
+func TestAskedWait(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	tests := []struct {
 		name, header, message string
 		want                  time.Duration
 	}{
-		{"nothing", "", "", time.Minute},
+		{"nothing", "", "", 0},
 		{"documented text", "", "The throttling threshold has been reached: policy user over ratelimit,limit:200,time:5 minute", 5 * time.Minute},
 		{"short window", "", "policy ip over ratelimit,limit:10,time:1 second", time.Minute},
 		{"no unit", "", "limit:10,time:90", 90 * time.Second},
@@ -141,7 +141,7 @@ func TestRetryAfter(t *testing.T) {
 		{"header is short", "1", "", time.Minute},
 		{"header is a date", now.Add(4 * time.Minute).Format(http.TimeFormat), "", 4 * time.Minute},
 		{"header is a past date", now.Add(-time.Hour).Format(http.TimeFormat), "", time.Minute},
-		{"header is nonsense", "soon", "", time.Minute},
+		{"header is nonsense", "soon", "", 0},
 		{"header is huge", "99999999", "", 30 * time.Minute},
 	}
 	for _, tt := range tests {
@@ -150,7 +150,7 @@ func TestRetryAfter(t *testing.T) {
 			if tt.header != "" {
 				h.Set("Retry-After", tt.header)
 			}
-			if got := retryAfter(h, tt.message, now); got != tt.want {
+			if got := askedWait(h, tt.message, now); got != tt.want {
 				t.Errorf("got %s, want %s", got, tt.want)
 			}
 		})

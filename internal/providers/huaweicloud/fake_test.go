@@ -2,6 +2,7 @@ package huaweicloud
 
 import (
 	"bytes"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
@@ -73,6 +74,8 @@ type recorder struct {
 	waits    time.Duration
 	expiry   time.Time
 	skew     time.Duration
+	circuits []string // "waf open", "waf closed"
+	quotas   []string
 }
 
 func (m *recorder) Request(service, operation string, status int, reason string, _ time.Duration) {
@@ -97,6 +100,28 @@ func (m *recorder) ClockSkew(d time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.skew = d
+}
+
+func (m *recorder) ends() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.expiry
+}
+
+func (m *recorder) Circuit(service string, open bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	state := "closed"
+	if open {
+		state = "open"
+	}
+	m.circuits = append(m.circuits, service+" "+state)
+}
+
+func (m *recorder) Quota(service string, used, limit int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.quotas = append(m.quotas, fmt.Sprintf("%s %d of %d", service, used, limit))
 }
 
 func (m *recorder) last() seen {

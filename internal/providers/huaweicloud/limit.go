@@ -51,6 +51,7 @@ type gate struct {
 	mu     sync.Mutex
 	opens  time.Time // while in the future, nothing is sent
 	reason string    // what the service said when it asked for the pause
+	row    int       // refusals in a row, those of calls that were sent together being one
 }
 
 func newGate(l Limit) *gate {
@@ -100,12 +101,32 @@ func (g *gate) wait(ctx context.Context) error {
 
 func (g *gate) leave() { <-g.slots }
 
-// pause keeps everybody out for d from now.
-func (g *gate) pause(d time.Duration, reason string) {
+// throttled keeps everybody out after a refusal for too many calls: for the time that
+// the service asked for, else for 1, 2, 4 ... minutes while it goes on refusing
+// (reference 6.6). It returns that time.
+func (g *gate) throttled(asked time.Duration, reason string) time.Duration {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if until := time.Now().Add(d); until.After(g.opens) {
+	now := time.Now()
+	if g.row == 0 || !now.Before(g.opens) {
+		g.row++
+	}
+	wait := asked
+	if wait == 0 {
+		wait = min(minThrottle<<min(g.row-1, 8), maxThrottle)
+	}
+	if until := now.Add(wait); until.After(g.opens) {
 		g.opens, g.reason = until, reason
+	}
+	return wait
+}
+
+// answered ends a row of refusals. What was sent before a refusal says nothing.
+func (g *gate) answered() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !time.Now().Before(g.opens) {
+		g.row = 0
 	}
 }
 

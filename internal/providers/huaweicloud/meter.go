@@ -22,6 +22,11 @@ type Meter interface {
 	// ClockSkew reports how far this host's clock is ahead of the service's. The
 	// service tells whole seconds.
 	ClockSkew(d time.Duration)
+	// Circuit reports that calls to a service are stopped because it is down, or that
+	// they are not any more. It is not called before the first stop.
+	Circuit(service string, open bool)
+	// Quota reports how many objects of a service the account holds and may hold.
+	Quota(service string, used, limit int)
 }
 
 type noMeter struct{}
@@ -30,6 +35,8 @@ func (noMeter) Request(string, string, int, string, time.Duration) {}
 func (noMeter) Wait(string, time.Duration)                         {}
 func (noMeter) CredentialsExpiry(time.Time)                        {}
 func (noMeter) ClockSkew(time.Duration)                            {}
+func (noMeter) Circuit(string, bool)                               {}
+func (noMeter) Quota(string, int, int)                             {}
 
 // The reasons, a closed set of metric labels.
 const (
@@ -56,11 +63,18 @@ func Reasons() []string {
 
 // Operations returns the operations that the client calls on its own account;
 // they are IAM's. Adapters have their own Operations.
-func Operations() []string { return []string{opCreateToken, opListProjects} }
+func Operations() []string {
+	return []string{opAssumeAgency, opCreateToken, opListDomains, opListProjects, opMetadataKeys, opMetadataSession}
+}
 
 const (
+	opAssumeAgency = "assume_agency"
 	opCreateToken  = "create_token"
+	opListDomains  = "list_domains"
 	opListProjects = "list_projects"
+	// Those of an ECS's metadata service count as IAM's, whose keys it hands out.
+	opMetadataKeys    = "metadata_keys"
+	opMetadataSession = "metadata_session"
 )
 
 // reasonOf is the label for a failed exchange; status 0 means that no answer came.

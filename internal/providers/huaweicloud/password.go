@@ -5,14 +5,12 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/singleflight"
-	"golang.org/x/time/rate"
 
 	"github.com/rotatord/rotatord/internal/providers"
 )
@@ -29,7 +27,7 @@ type Password struct {
 	Project string
 }
 
-func (p Password) open(c *Client) (session, error) {
+func (p Password) open(c *Client, expiry func(time.Time)) (session, error) {
 	switch {
 	case p.User == "" || p.Domain == "" || p.Password.IsZero():
 		return nil, errors.New("password: want user, domain and password")
@@ -38,12 +36,15 @@ func (p Password) open(c *Client) (session, error) {
 	case c.bases[IAM] == nil:
 		return nil, errors.New("password: no endpoint for iam")
 	}
-	return &passwordSession{
-		login: p, client: c,
-		tokens: make(map[scope]*iamToken),
-		turn:   make(chan struct{}, 1),
-		renews: rate.NewLimiter(rate.Every(time.Minute), 3),
-	}, nil
+	s := &passwordSession{
+		login: p, client: c, expiry: expiry, turn: make(chan struct{}, 1),
+		memory: memory{path: c.config.PasswordMemory, rounds: digestRounds},
+	}
+	s.tokens = make(map[scope]*held[iamToken])
+	for _, sc := range []scope{projectScope, domainScope} {
+		s.tokens[sc] = newHeld(c.patience(), func(ctx context.Context) (lease[iamToken], error) { return s.logInInTurn(ctx, sc) }, c.renewedLate)
+	}
+	return s, nil
 }
 
 type scope string
@@ -56,24 +57,24 @@ const (
 type iamToken struct {
 	value     string
 	projectID string
-	renewAt   time.Time
 }
+
+// Format writes [redacted] for every verb and flag.
+func (iamToken) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, redacted) }
 
 // passwordSession holds the tokens of one login.
 type passwordSession struct {
 	login  Password
 	client *Client
-	flight singleflight.Group
+	expiry func(time.Time)
+	tokens map[scope]*held[iamToken]
 	// turn lets one login run at a time: of several with a wrong password only
 	// the first counts towards the lock of the account.
 	turn chan struct{}
-	// renews bounds how often a refused token leads to a login at once, for the
-	// case that a service refuses every token that IAM gives.
-	renews *rate.Limiter
 
-	mu      sync.Mutex
-	tokens  map[scope]*iamToken
+	// refused and memory are for whoever has the turn.
 	refused refusal
+	memory  memory
 }
 
 // refusal remembers a password that IAM did not take.
@@ -88,7 +89,7 @@ func (s *passwordSession) authorize(ctx context.Context, req *http.Request, _ []
 	if sub.global {
 		sc = domainScope
 	}
-	t, err := s.token(ctx, sc)
+	t, err := s.tokens[sc].get(ctx)
 	if err != nil {
 		return err
 	}
@@ -96,25 +97,20 @@ func (s *passwordSession) authorize(ctx context.Context, req *http.Request, _ []
 	return nil
 }
 
-// renew drops the token of the refused request unless that has been done already.
 func (s *passwordSession) renew(refused *http.Request) bool {
 	value := refused.Header.Get("X-Auth-Token")
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for sc, t := range s.tokens {
-		if t.value != value {
-			continue
-		}
-		if !s.renews.Allow() {
+	for _, h := range s.tokens {
+		if !h.drop(func(t iamToken) bool { return t.value == value }) {
 			return false
 		}
-		delete(s.tokens, sc)
 	}
 	return true
 }
 
+func (s *passwordSession) signs() bool { return false }
+
 func (s *passwordSession) projectID(ctx context.Context) (string, error) {
-	t, err := s.token(ctx, projectScope)
+	t, err := s.tokens[projectScope].get(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -124,41 +120,27 @@ func (s *passwordSession) projectID(ctx context.Context) (string, error) {
 	return t.projectID, nil
 }
 
-// token returns a token that is good for a while yet. All callers that come
-// without one share a login.
-func (s *passwordSession) token(ctx context.Context, sc scope) (*iamToken, error) {
-	if t := s.cached(sc); t != nil {
-		return t, nil
+func (s *passwordSession) logInInTurn(ctx context.Context, sc scope) (lease[iamToken], error) {
+	select {
+	case s.turn <- struct{}{}:
+		defer func() { <-s.turn }()
+	case <-ctx.Done():
+		return lease[iamToken]{}, ctx.Err()
 	}
-	return shared(ctx, &s.flight, string(sc), 2*s.client.timeout, func(ctx context.Context) (*iamToken, error) {
-		if t := s.cached(sc); t != nil { // from a flight that ended just now
-			return t, nil
-		}
-		select {
-		case s.turn <- struct{}{}:
-			defer func() { <-s.turn }()
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		return s.logIn(ctx, sc)
-	})
+	return s.logIn(ctx, sc)
 }
 
-func (s *passwordSession) cached(sc scope) *iamToken {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if t := s.tokens[sc]; t != nil && time.Now().Before(t.renewAt) {
-		return t
-	}
-	return nil
-}
+// lostPause is the least time to the next login after one whose answer was lost: it may
+// have been a refusal that IAM has counted.
+const lostPause = 5 * time.Second
 
 // logIn asks IAM for a token. A password that was refused is not sent again
 // until its time has passed: five failures lock the account (reference 1.2).
-func (s *passwordSession) logIn(ctx context.Context, sc scope) (*iamToken, error) {
+func (s *passwordSession) logIn(ctx context.Context, sc scope) (lease[iamToken], error) {
+	none := lease[iamToken]{}
 	password, err := s.login.Password.value()
 	if err != nil {
-		return nil, fmt.Errorf("password of user %q: %w", s.login.User, err)
+		return none, fmt.Errorf("password of user %q: %w", s.login.User, err)
 	}
 	var answer tokenAnswer
 	var header http.Header
@@ -172,24 +154,43 @@ func (s *passwordSession) logIn(ctx context.Context, sc scope) (*iamToken, error
 			Out:    &answer,
 			Redact: true,
 		},
-		anonymous: true, harmless: true, header: &header,
+		anonymous: true, errand: true, header: &header,
 	}
 	sum := sha256.Sum256([]byte(password))
+	s.recall(password, sum)
 	if err := s.heldBack(j, sum); err != nil {
-		return nil, err
+		return none, err
 	}
 	if err := s.client.do(ctx, j); err != nil {
-		return nil, s.noteRefusal(err, sum)
+		return none, s.noteFailure(err, password, sum)
 	}
-	t, expires := answer.token(header.Get("X-Subject-Token"), time.Now())
-	if t.value == "" {
-		return nil, j.fail(providers.KindUnavailable, "the answer holds no token", nil)
+	token := iamToken{value: header.Get("X-Subject-Token"), projectID: answer.Token.Project.ID}
+	if token.value == "" {
+		return none, j.fail(providers.KindUnavailable, "the answer holds no token", nil)
 	}
-	s.mu.Lock()
-	s.tokens[sc], s.refused = t, refusal{}
-	s.mu.Unlock()
-	s.client.meter.CredentialsExpiry(expires)
-	return t, nil
+	life, err := answer.life(header)
+	if err != nil {
+		return none, j.fail(providers.KindUnavailable, "", err)
+	}
+	s.refused = refusal{}
+	if err := s.memory.forget(); err != nil {
+		s.warn(ctx, err)
+	}
+	l := newLease(token, life, tokenMargin(life))
+	s.expiry(l.ends)
+	return l, nil
+}
+
+// recall takes over what an earlier process remembered of this password.
+func (s *passwordSession) recall(password string, sum [sha256.Size]byte) {
+	if r := s.memory.load(); r != nil && s.memory.is(r, s.login, password) {
+		s.refused = refusal{sum: sum, times: r.Times, until: r.Until}
+	}
+}
+
+func (s *passwordSession) warn(ctx context.Context, err error) {
+	s.client.log.LogAttrs(ctx, slog.LevelWarn, "the memory of refused passwords cannot be kept",
+		slog.String("cloud", s.client.name), slog.String("err", err.Error()))
 }
 
 // The first refusal of a password holds it back for firstPause, each further one
@@ -202,8 +203,6 @@ const (
 
 // heldBack is the error for a password that is known to be refused.
 func (s *passwordSession) heldBack(j *job, sum [sha256.Size]byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	left := time.Until(s.refused.until)
 	if s.refused.sum != sum || left <= 0 {
 		return nil
@@ -215,20 +214,27 @@ func (s *passwordSession) heldBack(j *job, sum [sha256.Size]byte) error {
 	return e
 }
 
-// noteRefusal remembers a refused password and says in the error until when.
-func (s *passwordSession) noteRefusal(err error, sum [sha256.Size]byte) error {
+// noteFailure remembers a refused password and says in the error until when.
+func (s *passwordSession) noteFailure(err error, password string, sum [sha256.Size]byte) error {
 	e, ok := errors.AsType[*providers.Error](err)
-	if !ok || e.Kind != providers.KindUnauthenticated {
+	switch {
+	case !ok:
+		return err
+	case e.Kind == providers.KindUnknownOutcome:
+		e.Kind, e.RetryAfter = providers.KindUnavailable, lostPause
+		return err
+	case e.Kind != providers.KindUnauthenticated:
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.refused.sum != sum {
 		s.refused = refusal{sum: sum}
 	}
 	pause := min(firstPause<<min(s.refused.times, 8), lastPause)
 	s.refused.times++
 	s.refused.until = time.Now().Add(pause)
+	if err := s.memory.keep(s.refused, s.login, password); err != nil {
+		s.warn(context.Background(), err)
+	}
 	e.RetryAfter = pause
 	e.Message = strings.TrimPrefix(fmt.Sprintf("%s; the password is not tried again until %s",
 		e.Message, s.refused.until.UTC().Format(time.RFC3339)), "; ")
@@ -237,11 +243,7 @@ func (s *passwordSession) noteRefusal(err error, sum [sha256.Size]byte) error {
 
 // tokenRequest is the body of a login (reference 1.2).
 func (s *passwordSession) tokenRequest(password string, sc scope) any {
-	type named struct {
-		Name string `json:"name,omitempty"`
-		ID   string `json:"id,omitempty"`
-	}
-	target := named{Name: s.login.Project, ID: ""}
+	target := named{Name: s.login.Project}
 	switch {
 	case sc == domainScope:
 		target = named{Name: s.login.Domain}
@@ -276,18 +278,13 @@ type tokenAnswer struct {
 // tokenLife is the documented validity, for an answer that does not tell.
 const tokenLife = 24 * time.Hour
 
-// token works out when to renew: 10 % of its life before it ends, at least a
-// minute. It counts from now and not from the issue time, so that a wrong clock
-// of this host does not matter.
-func (a *tokenAnswer) token(value string, now time.Time) (t *iamToken, expires time.Time) {
-	life := tokenLife
-	switch expires := a.Token.ExpiresAt; {
-	case expires.IsZero():
-	case !a.Token.IssuedAt.IsZero():
-		life = expires.Sub(a.Token.IssuedAt)
-	default:
-		life = expires.Sub(now)
+// tokenMargin is how long before its end a token is renewed (reference 1.2).
+func tokenMargin(life time.Duration) time.Duration { return max(time.Minute, life/10) }
+
+// life is how long the token is good, by IAM's own clock.
+func (a *tokenAnswer) life(h http.Header) (time.Duration, error) {
+	if life := a.Token.ExpiresAt.Sub(a.Token.IssuedAt); !a.Token.ExpiresAt.IsZero() && !a.Token.IssuedAt.IsZero() && life > 0 {
+		return life, nil
 	}
-	margin := max(time.Minute, life/10)
-	return &iamToken{value: value, projectID: a.Token.Project.ID, renewAt: now.Add(life - margin)}, now.Add(life)
+	return lifeOf(a.Token.ExpiresAt, h, tokenLife)
 }

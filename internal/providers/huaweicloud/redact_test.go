@@ -115,6 +115,67 @@ func TestPasswordDoesNotShow(t *testing.T) {
 	}
 }
 
+// Whoever hands out temporary keys, and whatever is wrong with the answer: the keys do
+// not show, nor what they were asked for with.
+func TestTemporaryKeysDoNotShow(t *testing.T) {
+	const issued = "ISSUED-secret-ISSUED"
+	answer := `{"credential":{"access":"HST3AAAA","secret":"` + issued + `","securitytoken":"` + issued + strings.Repeat("x", 60) + `"}}`
+	profileFile := profile(t, twoSections, 0o600)
+	auths := map[string]Auth{
+		"metadata":           Metadata{},
+		"environment":        Environment{Getenv: environ(envFile, profileFile)},
+		"agency by key":      Agency{Name: "a", Domain: "acme", Base: AccessKey{ID: "AKID", Secret: SecretText(testSecret)}},
+		"agency by password": Agency{Name: "a", Domain: "acme", Base: Password{User: "robot", Domain: "acme", Password: SecretText(testPassword)}},
+		"agency by metadata": Agency{Name: "a", Domain: "acme", Base: Metadata{}},
+	}
+	echoes := map[string]func(sent string) *http.Response{
+		"as message": func(s string) *http.Response {
+			b, _ := json.Marshal(map[string]string{"error_code": "X.1", "error_msg": s})
+			return reply(400, string(b))
+		},
+		"plain":      func(s string) *http.Response { return reply(401, s) },
+		"failure":    func(s string) *http.Response { return reply(500, s) },
+		"no JSON":    func(s string) *http.Response { return reply(200, s) },
+		"wrong type": func(s string) *http.Response { return reply(200, `{"credential":{"secret":["`+issued+`"]}}`) },
+		"bad time": func(s string) *http.Response {
+			return reply(200, `{"credential":{"secret":"`+issued+`","expires_at":"`+issued+`"}}`)
+		},
+	}
+	for name, auth := range auths {
+		for how, echo := range echoes {
+			for _, who := range []string{"issuer", "service"} {
+				synctest.Test(t, func(t *testing.T) {
+					out, meter, iam := &logs{}, &recorder{}, newIAM()
+					cfg := keyConfig()
+					cfg.Auth, cfg.Logger, cfg.Meter = auth, out.logger(), meter
+					c, _ := fakeClient(t, cfg, func(r *http.Request, body []byte) (*http.Response, error) {
+						fromService := strings.HasPrefix(r.URL.Path, "/v1/")
+						switch {
+						case r.URL.Path == "/v3/auth/tokens":
+							return iam.handle(r, body)
+						case fromService == (who == "service"):
+							return echo(string(body) + fmt.Sprint(r.Header) + answer), nil
+						case r.Method == http.MethodPut:
+							return reply(200, issued), nil
+						}
+						return reply(200, answer), nil
+					})
+					err := c.Do(t.Context(), createCall(nil, &struct{ ID string }{}))
+					if err == nil && !(how == "wrong type" || how == "bad time" || name == "environment") {
+						t.Fatalf("%s, %s, %s: no error", name, how, who)
+					}
+					shown := fmt.Sprintf("%v %+v %#v", err, err, meter.requests) + fmt.Sprintf("%v %+v", cfg.Auth, c.sess != nil) + out.String()
+					for _, s := range []string{issued, testSecret, testPassword} {
+						if strings.Contains(shown, s) {
+							t.Fatalf("%s, %s, %s: %q shows in %s", name, how, who, s, shown)
+						}
+					}
+				})
+			}
+		}
+	}
+}
+
 func TestSecretPrintsRedacted(t *testing.T) {
 	s := SecretText(testSecret)
 	type holder struct {
