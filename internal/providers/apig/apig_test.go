@@ -166,6 +166,8 @@ func (m closedSets) Request(service, operation string, _ int, reason string, _ t
 func (closedSets) Wait(string, time.Duration)  {}
 func (closedSets) CredentialsExpiry(time.Time) {}
 func (closedSets) ClockSkew(time.Duration)     {}
+func (closedSets) Circuit(string, bool)        {}
+func (closedSets) Quota(string, int, int)      {}
 
 func (s *setup) target(t *testing.T) *Target {
 	t.Helper()

@@ -17,6 +17,9 @@ const opStage = "stage certificate"
 // Stage uploads the bundle, or adopts the object that an earlier Stage made. It
 // makes three calls: two lists and the creation; or two lists and a Show.
 func (t *Target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle) (providers.Remote, error) {
+	if err := check(b, time.Now()); err != nil {
+		return providers.Remote{}, err
+	}
 	name := providers.CertificateName(r.Owner, b.Fingerprint())
 	// Look first: a duplicate would be refused in most regions, and cost a place
 	// in the quota in the others (reference 2.11, step 3).
@@ -54,18 +57,35 @@ func staged(id, name string, b *certs.Bundle, created time.Time) providers.Remot
 	}
 }
 
+// check refuses a bundle that the service would refuse, before anything is sent. The
+// codes are those that the service would give (reference 6.2 and 7.3).
+func check(b *certs.Bundle, now time.Time) error {
+	refuse := func(format string, args ...any) error {
+		return fail(providers.KindInvalid, opStage, format, args...)
+	}
+	switch b.Key.Public().(type) {
+	case *rsa.PublicKey, *ecdsa.PublicKey:
+	case nil:
+		return refuse("the bundle has no private key")
+	default:
+		return refuse("WAF takes RSA and EC keys, this one is %s", b.Info().KeyAlgorithm)
+	}
+	if !b.Key.Matches(b.Leaf) {
+		return refuse("the private key does not belong to the certificate (WAF.00011019)")
+	}
+	if now.After(b.Leaf.NotAfter) {
+		return refuse("the certificate expired at %s (WAF.00011021)", b.Leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	if err := certs.ChainProblem(b); err != nil {
+		return refuse("%v (WAF.00011019)", err)
+	}
+	return nil
+}
+
 // uploadOf writes the bundle as WAF wants it: leaf first, no root, no white space
 // around, and the key in its traditional form, since PKCS #8 is said to be
 // refused (reference 7.3).
 func uploadOf(name string, b *certs.Bundle) (upload, error) {
-	switch b.Key.Public().(type) {
-	case *rsa.PublicKey, *ecdsa.PublicKey:
-	case nil:
-		return upload{}, fail(providers.KindInvalid, opStage, "the bundle has no private key")
-	default:
-		return upload{}, fail(providers.KindInvalid, opStage,
-			"WAF takes RSA and EC keys, this one is %s", b.Info().KeyAlgorithm)
-	}
 	key, err := b.Key.PEM(certs.Traditional)
 	if err != nil {
 		return upload{}, fail(providers.KindInvalid, opStage, "the private key cannot be encoded")

@@ -122,6 +122,8 @@ func (m closedSets) Request(service, operation string, _ int, reason string, _ t
 
 func (closedSets) Wait(string, time.Duration)  {}
 func (closedSets) CredentialsExpiry(time.Time) {}
+func (closedSets) Circuit(string, bool)        {}
+func (closedSets) Quota(string, int, int)      {}
 func (m closedSets) ClockSkew(d time.Duration) {
 	if d.Abs() > 5*time.Second {
 		m.t.Errorf("clock skew %s", d)
