@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"math"
 	"net"
 	"net/url"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 )
 
 // Config is the daemon's configuration, rotatord.yaml. After Load every path is
@@ -72,58 +70,6 @@ type EmbeddedNATS struct {
 	PasswordFile SecretFile `yaml:"password_file"`
 }
 
-// Cloud is one account at one region.
-type Cloud struct {
-	Region string `yaml:"region"`
-	// ProjectID is looked up by region where absent.
-	ProjectID string `yaml:"project_id"`
-	DomainID  string `yaml:"domain_id"`
-	Auth      Auth   `yaml:"auth"`
-	// Endpoints are base URLs by service, for what cannot be derived from the region.
-	Endpoints map[string]string `yaml:"endpoints"`
-	// CAFile holds PEM roots that replace the system's for this cloud.
-	CAFile string `yaml:"ca_file"`
-	// Proxy is a URL; where absent, HTTPS_PROXY counts.
-	Proxy string `yaml:"proxy"`
-	// Timeout bounds one call. Default 30s.
-	Timeout Duration `yaml:"timeout"`
-	// Limits are by service.
-	Limits map[string]Limit `yaml:"limits"`
-}
-
-// Auth is how a cloud is logged in to: exactly one.
-type Auth struct {
-	AccessKey *AccessKey `yaml:"access_key"`
-	Password  *Password  `yaml:"password"`
-}
-
-// AccessKey signs each request (SDK-HMAC-SHA256).
-type AccessKey struct {
-	ID                string     `yaml:"id"`
-	SecretFile        SecretFile `yaml:"secret_file"`
-	SecurityTokenFile SecretFile `yaml:"security_token_file"`
-}
-
-// Password logs in to IAM for a token.
-type Password struct {
-	User         string     `yaml:"user"`
-	PasswordFile SecretFile `yaml:"password_file"`
-	// Domain is the account's name.
-	Domain string `yaml:"domain"`
-	// Project is the project's name. Default: project_id, else the one called like the
-	// region.
-	Project string `yaml:"project"`
-}
-
-// Limit bounds the calls to one service of one cloud.
-type Limit struct {
-	// Rate is calls a second, Burst how many may come at once, Concurrency how many
-	// may be under way. Defaults 5, 10 and 4.
-	Rate        float64 `yaml:"rate"`
-	Burst       int     `yaml:"burst"`
-	Concurrency int     `yaml:"concurrency"`
-}
-
 // Log is the logging of the daemon; a command line flag wins.
 type Log struct {
 	// Level is debug, info, warn or error. Default info.
@@ -132,19 +78,9 @@ type Log struct {
 	Format string `yaml:"format"`
 }
 
-// The services that a cloud's endpoints and limits may name.
-var services = []string{"apig", "iam", "waf"}
-
 var (
-	prefixPattern  = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
-	nodePattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
-	projectPattern = regexp.MustCompile(`^[A-Za-z0-9]{32}$`)
-)
-
-const (
-	defaultCloudTimeout = Duration(30 * time.Second)
-	minCloudTimeout     = Duration(time.Second)
-	maxCloudTimeout     = Duration(10 * time.Minute)
+	prefixPattern = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_-]{0,31}$`)
+	nodePattern   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$`)
 )
 
 // complete fills defaults in, resolves paths and checks everything.
@@ -295,67 +231,6 @@ func isLoopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-func (c *Cloud) complete(d *document, r resolver, path string) {
-	if c.Region == "" {
-		d.addAt(path, "region is missing")
-	}
-	if c.ProjectID != "" && !projectPattern.MatchString(c.ProjectID) {
-		d.addAt(path+".project_id", "project_id %q is not 32 letters and digits", c.ProjectID)
-	}
-	c.Auth.complete(d, r, path)
-	for _, service := range sortedKeys(c.Endpoints) {
-		at := path + ".endpoints." + service
-		checkService(d, at, service)
-		if problem := urlProblem(c.Endpoints[service], "https"); problem != "" {
-			d.addAt(at, "%s", problem)
-		}
-	}
-	for _, service := range sortedKeys(c.Limits) {
-		at := path + ".limits." + service
-		checkService(d, at, service)
-		if l := c.Limits[service]; !(l.Rate >= 0) || math.IsInf(l.Rate, 0) || l.Burst < 0 || l.Concurrency < 0 {
-			d.addAt(at, "a limit must be a number, and cannot be negative")
-		}
-		d.checkWhole(at + ".burst")
-		d.checkWhole(at + ".concurrency")
-	}
-	c.CAFile = checkedFile(d, r, path+".ca_file", c.CAFile)
-	if c.Proxy != "" {
-		if problem := urlProblem(c.Proxy, "http", "https", "socks5"); problem != "" {
-			d.addAt(path+".proxy", "%s", problem)
-		}
-	}
-	if c.Timeout == 0 {
-		c.Timeout = defaultCloudTimeout
-	}
-	if c.Timeout < minCloudTimeout || c.Timeout > maxCloudTimeout {
-		d.addAt(path+".timeout", "timeout %s is not between %s and %s", c.Timeout, minCloudTimeout, maxCloudTimeout)
-	}
-}
-
-func (a *Auth) complete(d *document, r resolver, path string) {
-	switch {
-	case a.AccessKey == nil && a.Password == nil:
-		d.addAt(path, "auth is missing; give auth.access_key or auth.password")
-	case a.AccessKey != nil && a.Password != nil:
-		d.addAt(path+".auth", "auth has both access_key and password; take one")
-	case a.AccessKey != nil:
-		at := path + ".auth.access_key"
-		k := a.AccessKey
-		required(d, at, "id", k.ID)
-		required(d, at, "secret_file", string(k.SecretFile))
-		k.SecretFile = checkedSecret(d, r, at+".secret_file", k.SecretFile)
-		k.SecurityTokenFile = checkedSecret(d, r, at+".security_token_file", k.SecurityTokenFile)
-	default:
-		at := path + ".auth.password"
-		p := a.Password
-		required(d, at, "user", p.User)
-		required(d, at, "domain", p.Domain)
-		required(d, at, "password_file", string(p.PasswordFile))
-		p.PasswordFile = checkedSecret(d, r, at+".password_file", p.PasswordFile)
-	}
-}
-
 func (l *Log) complete(d *document) {
 	if l.Level == "" {
 		l.Level = "info"
@@ -372,12 +247,6 @@ var (
 	LogLevels  = []string{"debug", "info", "warn", "error"}
 	LogFormats = []string{"auto", "text", "json"}
 )
-
-func checkService(d *document, at, service string) {
-	if !slices.Contains(services, service) {
-		d.addAtKey(at, "%q is not one of %s", service, strings.Join(services, ", "))
-	}
-}
 
 func oneOf(d *document, at, value string, allowed []string) {
 	if !slices.Contains(allowed, value) {

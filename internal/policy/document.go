@@ -184,7 +184,11 @@ func (d *document) words(err yaml.Error, target any) string {
 	switch e := err.(type) {
 	case *yaml.UnknownFieldError:
 		name := e.GetToken().Value
-		if near := nearest(name, fieldNames(reflect.TypeOf(target))); near != "" {
+		switch near := nearest(name, fieldNames(reflect.TypeOf(target))); near {
+		case "":
+		case name:
+			return fmt.Sprintf("field %q does not belong here", name)
+		default:
 			return fmt.Sprintf("unknown field %q; did you mean %q?", name, near)
 		}
 		return fmt.Sprintf("unknown field %q", name)

@@ -46,15 +46,30 @@ func TestLoadEverything(t *testing.T) {
 		Clouds: map[string]Cloud{
 			"default": {
 				Region: "eu-west-101", ProjectID: "0123456789abcdef0123456789abcdef", DomainID: "42",
-				Auth:      Auth{AccessKey: &AccessKey{ID: "AKID", SecretFile: secret("password"), SecurityTokenFile: secret("key")}},
-				Endpoints: map[string]string{"iam": "https://iam.example.com", "waf": "https://waf.example.com:8443"},
-				CAFile:    in("secrets/ca.pem"), Proxy: "http://proxy.example.com:3128", Timeout: Duration(time.Minute),
+				Auth: Auth{AccessKey: &AccessKey{ID: "AKID", SecretFile: secret("password"), SecurityTokenFile: secret("key")}},
+				Endpoints: map[string]string{
+					"iam": "https://iam.example.com", "waf": "https://waf.example.com:8443",
+					"ccm": "https://ccm.example.com", "identity_center": "https://ic.example.com",
+				},
+				ClientCertFile: in("secrets/ca.pem"), ClientKeyFile: secret("key"),
+				CAFile: in("secrets/ca.pem"), Proxy: "http://proxy.example.com:3128", Timeout: Duration(time.Minute),
 				Limits: map[string]Limit{"waf": {Rate: 2.5, Burst: 3, Concurrency: 1}},
 			},
 			"other": {
 				Region: "eu-west-0", Timeout: Duration(30 * time.Second),
 				Auth: Auth{Password: &Password{User: "u", PasswordFile: secret("password"), Domain: "acme"}},
 			},
+			"machine":   {Region: "cn-north-4", Timeout: Duration(30 * time.Second), Auth: Auth{Metadata: &Metadata{}}},
+			"simulated": {Region: "cn-north-4", Timeout: Duration(30 * time.Second), Auth: Auth{Metadata: &Metadata{Endpoint: "http://127.0.0.1:8080"}}},
+			"sdk":       {Region: "cn-north-4", Timeout: Duration(30 * time.Second), Auth: Auth{Environment: &Environment{}}},
+			"customer": {Region: "cn-north-4", Timeout: Duration(30 * time.Second), Auth: Auth{Agency: &Agency{
+				Agency: "certificates", Domain: "customer", Duration: Duration(time.Hour),
+				AccessKey: &AccessKey{ID: "AKID", SecretFile: secret("password")},
+			}}},
+			"customer-2": {Region: "cn-north-4", DomainID: "43", Timeout: Duration(30 * time.Second), Auth: Auth{Agency: &Agency{
+				Agency: "certificates", DomainID: "43", Duration: Duration(15 * time.Minute),
+				Metadata: &Metadata{Endpoint: "http://[fe80::1]"},
+			}}},
 		},
 		Log: Log{Level: "debug", Format: "json"},
 	}
@@ -64,7 +79,7 @@ func TestLoadEverything(t *testing.T) {
 	for _, p := range set.Policies {
 		names = append(names, p.Name)
 	}
-	if want := []string{"least", "shop", "windows"}; !slices.Equal(names, want) {
+	if want := []string{"least", "payments", "shop", "sso", "windows"}; !slices.Equal(names, want) {
 		t.Fatalf("policies %v, want %v", names, want)
 	}
 	same(t, set.Policy("shop"), &Policy{
@@ -89,6 +104,37 @@ func TestLoadEverything(t *testing.T) {
 		Name: "least", File: in("policies/deeper/least.yml"),
 		Source: Source{Directory: &Directory{Path: "/etc/letsencrypt/live", Rescan: Duration(5 * time.Minute)}},
 		When:   When{On: []string{"file", "nats", "drift"}},
+		Verify: Verify{Chain: "verify", Within: Duration(10 * time.Minute)},
+		Retain: Retain{Superseded: new(1), For: new(Duration(72 * time.Hour))},
+		Drift:  Drift{Every: Duration(time.Hour), Action: "repair"},
+	})
+	same(t, set.Policy("payments"), &Policy{
+		Name: "payments", File: in("policies/payments.yaml"),
+		Source: Source{PrivateCA: &PrivateCA{
+			Cloud: "other", IssuerID: "2cb2878b-6cd1-460d-bd25-afe655159bdc", CommonName: "Payments.internal",
+			Subject: Subject{Country: "DE", State: "Berlin", Locality: "Berlin", Organization: "Acme GmbH", OrganizationalUnit: "Payments"},
+			Names:   []AlternativeName{{"DNS", "payments.internal"}, {"IP", "10.0.0.7"}, {"IP", "2001:db8::7"}, {"EMAIL", "ops@example.com"}, {"URI", "spiffe://example.com/payments"}},
+			Key:     IssuedKey{Algorithm: "RSA4096", Held: "cloud"}, Signature: "SHA512", Validity: Validity{"MONTH", 6}, Backdate: Duration(5 * time.Minute),
+			KeyUsages: []string{"digitalSignature", "keyEncipherment"}, ExtendedKeyUsages: []string{"server_auth", "client_auth"},
+			CustomExtension: &CustomExtension{OID: "1.3.6.1.4.1.2011.4.99", Value: "payments"}, EnterpriseProject: "0", Superseded: "revoke",
+		}},
+		Targets: []Target{{Name: "web", File: &File{Directory: "/etc/payments/tls", FullChain: "chain.pem", Key: "key.pem", Mode: 0o600}}},
+		When:    When{On: []string{"file", "nats", "drift"}, Renew: Renew{At: 75.5, Before: Duration(30 * 24 * time.Hour)}},
+		Verify:  Verify{Chain: "verify", Within: Duration(10 * time.Minute)},
+		Retain:  Retain{Superseded: new(1), For: new(Duration(72 * time.Hour))},
+		Drift:   Drift{Every: Duration(time.Hour), Action: "repair"},
+	})
+	center := &IdentityCenter{
+		Cloud: "default", InstanceID: "ins-0123", ApplicationInstanceID: "app-ins-0123456789abcdef", Superseded: "delete_all",
+		Activate: Activate{After: new(Duration(0)), Acknowledgements: []string{"grafana", "wiki"}},
+	}
+	same(t, set.Policy("sso"), &Policy{
+		Name: "sso", File: in("policies/sso.yaml"), Source: Source{IdentityCenter: center},
+		Targets: []Target{
+			{Name: "grafana", File: &File{Directory: "/etc/grafana/saml", Certificate: "idp.pem", Mode: 0o600}},
+			{Name: "identity-center", Application: center},
+		},
+		When:   When{On: []string{"file", "nats", "drift"}, Renew: Renew{At: 66}},
 		Verify: Verify{Chain: "verify", Within: Duration(10 * time.Minute)},
 		Retain: Retain{Superseded: new(1), For: new(Duration(72 * time.Hour))},
 		Drift:  Drift{Every: Duration(time.Hour), Action: "repair"},
@@ -289,24 +335,48 @@ func complete(t testing.TB, s *Set) {
 		t.Errorf("configuration %+v", c)
 	}
 	for name, cloud := range c.Clouds {
-		if cloud.Region == "" || cloud.Timeout <= 0 || (cloud.Auth.AccessKey == nil) == (cloud.Auth.Password == nil) {
+		if cloud.Region == "" || cloud.Timeout <= 0 || loginsOf(cloud.Auth) != 1 {
 			t.Errorf("cloud %s is %+v", name, cloud)
 		}
 	}
 	for _, p := range s.Policies {
-		dir := p.Source.Directory
-		if p.Name == "" || p.File == "" || dir == nil || !filepath.IsAbs(dir.Path) || dir.Rescan <= 0 || len(p.When.On) == 0 ||
+		if p.Name == "" || p.File == "" || p.Source.Kind() == "" || len(p.When.On) == 0 || p.Source.Issues() && (p.When.Renew.At <= 0 || p.Source.Certificate() == "" || len(p.Targets) == 0) ||
 			p.Verify.Chain == "" || p.Verify.Within <= 0 || *p.Retain.Superseded < 0 || *p.Retain.For < 0 || p.Drift.Every <= 0 || p.Drift.Action == "" {
 			t.Errorf("policy %+v", p)
 		}
-		for _, target := range p.Targets {
-			if target.Name == "" || target.Kind() == "" || (len(target.Endpoints().List) == 0 && !target.Endpoints().Covered) || target.WAF.Mode == "" {
-				t.Errorf("target %+v", target)
-			}
-			if _, ok := c.Clouds[target.WAF.Cloud]; !ok {
-				t.Errorf("target %s is in cloud %q, known are %v", target.Name, target.WAF.Cloud, slices.Collect(maps.Keys(c.Clouds)))
-			}
+		if dir := p.Source.Directory; dir != nil && (!filepath.IsAbs(dir.Path) || dir.Rescan <= 0) {
+			t.Errorf("directory %+v", dir)
 		}
+		if ca := p.Source.PrivateCA; ca != nil && (len(ca.Names) == 0 || ca.Validity.Span() <= 0 || ca.Key.Algorithm == "" || ca.Key.Held == "" || ca.Signature == "" || ca.Superseded == "") {
+			t.Errorf("private CA %+v", ca)
+		}
+		if ic := p.Source.IdentityCenter; ic != nil && (ic.Activate.After == nil || ic.Superseded == "" || !p.Targets[len(p.Targets)-1].Last()) {
+			t.Errorf("identity center %+v", ic)
+		}
+		for _, target := range p.Targets {
+			completeTarget(t, s, target)
+		}
+	}
+}
+
+func completeTarget(t testing.TB, s *Set, target Target) {
+	t.Helper()
+	if names := target.Endpoints(); target.Name == "" || target.Kind() == "" || len(names.List) == 0 && !names.Covered {
+		t.Errorf("target %+v", target)
+	}
+	var cloud string
+	switch {
+	case target.WAF != nil:
+		cloud = target.WAF.Cloud
+	case target.APIG != nil:
+		cloud = target.APIG.Cloud
+	case target.Application != nil:
+		cloud = target.Application.Cloud
+	default:
+		return
+	}
+	if _, ok := s.Config.Clouds[cloud]; !ok {
+		t.Errorf("target %s is in cloud %q, known are %v", target.Name, cloud, slices.Collect(maps.Keys(s.Config.Clouds)))
 	}
 }
 

@@ -3,7 +3,6 @@ package policy
 import (
 	"net"
 	"path"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -26,11 +25,6 @@ type Policy struct {
 
 	// File is where the policy was read from.
 	File string `yaml:"-"`
-}
-
-// Source is where bundles come from.
-type Source struct {
-	Directory *Directory `yaml:"directory"`
 }
 
 // Directory takes bundles from PEM files.
@@ -80,6 +74,25 @@ type When struct {
 	On []string `yaml:"on"`
 	// Subjects are NATS subjects besides <prefix>.trigger.<policy>.
 	Subjects []string `yaml:"subjects"`
+	// Renew says when a source that issues makes the next certificate.
+	Renew Renew `yaml:"renew"`
+}
+
+// Renew is when the next certificate is issued: at a share of the life of the one in
+// force, or some time before its end, whichever is earlier.
+type Renew struct {
+	At Percent `yaml:"at"` // default 66%
+	// Before is the time before the end; zero for none.
+	Before Duration `yaml:"before"`
+}
+
+// Due is when a certificate with this life is to be replaced.
+func (r Renew) Due(notBefore, notAfter time.Time) time.Time {
+	due := notBefore.Add(time.Duration(float64(notAfter.Sub(notBefore)) * float64(r.At) / 100))
+	if before := notAfter.Add(-r.Before.Std()); r.Before > 0 && before.Before(due) {
+		due = before
+	}
+	return due
 }
 
 // Hears reports whether a trigger of this kind counts for the policy.
@@ -135,7 +148,9 @@ const (
 	defaultWithin = Duration(10 * time.Minute)
 	defaultRetain = Duration(72 * time.Hour)
 	defaultDrift  = Duration(time.Hour)
-	minDrift      = Duration(10 * time.Second)
+	// defaultRenewAt: two thirds of a life over, and a third left to find out why it failed.
+	defaultRenewAt = Percent(66)
+	minDrift       = Duration(10 * time.Second)
 )
 
 // complete fills defaults in, resolves paths and checks everything that can be
@@ -148,41 +163,13 @@ func (p *Policy) complete(d *document, r resolver, c *Config) {
 	case !namePattern.MatchString(p.Name):
 		d.addAt("$.name", "a policy's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", p.Name)
 	}
-	p.completeSource(d, r)
 	p.completeTargets(d, r, c)
+	p.completeSource(d, r, c)
 	p.When.complete(d, c)
+	p.When.Renew.complete(d, &p.Source)
 	p.Verify.complete(d, r)
 	p.Retain.complete(d)
 	p.Drift.complete(d)
-}
-
-func (p *Policy) completeSource(d *document, r resolver) {
-	dir := p.Source.Directory
-	if dir == nil {
-		d.addAt("$.source", "source is missing; give source.directory")
-		return
-	}
-	const at = "$.source.directory"
-	required(d, at, "path", dir.Path)
-	if dir.Path != "" && !filepath.IsAbs(dir.Path) {
-		dir.Path = r.path(dir.Path)
-	}
-	dir.Path = filepath.Clean(dir.Path)
-	dir.KeyPasswordFile = checkedSecret(d, r, at+".key_password_file", dir.KeyPasswordFile)
-	for i, pattern := range dir.Match.DNSNames {
-		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
-			d.addAt(at+".match.dns_names["+strconv.Itoa(i)+"]", "%q is not a pattern", pattern)
-		}
-	}
-	if _, err := path.Match(dir.Match.Issuer, ""); err != nil {
-		d.addAt(at+".match.issuer", "%q is not a pattern", dir.Match.Issuer)
-	}
-	if dir.Rescan == 0 {
-		dir.Rescan = defaultRescan
-	}
-	if dir.Rescan < minRescan {
-		d.addAt(at+".rescan", "rescan %s is shorter than %s", dir.Rescan, minRescan)
-	}
 }
 
 func knownClouds(c *Config) string {
@@ -207,6 +194,22 @@ func (w *When) complete(d *document, c *Config) {
 		case subject == c.NATS.Prefix || strings.HasPrefix(subject, c.NATS.Prefix+".") || strings.HasPrefix(subject, "$"):
 			d.addAt(at, "subject %q is one of rotatord's or the server's own; <prefix>.trigger.<policy> is heard anyway", subject)
 		}
+	}
+}
+
+func (r *Renew) complete(d *document, s *Source) {
+	const at = "$.when.renew"
+	if !s.Issues() {
+		if *r != (Renew{}) {
+			d.addAt(at, "renew is for sources that issue; what is in a directory is renewed by whoever writes it")
+		}
+		return
+	}
+	if r.At == 0 {
+		r.At = defaultRenewAt
+	}
+	if ca := s.PrivateCA; ca != nil && r.Before > 0 && ca.Validity.Type != "" && r.Before.Std() >= ca.Validity.Span() {
+		d.addAt(at+".before", "before %s is as long as the certificate's whole life: it would be renewed without end", r.Before)
 	}
 }
 

@@ -78,6 +78,26 @@ func (d *Duration) UnmarshalYAML(n ast.Node) error {
 // MarshalJSON writes the duration as String does.
 func (d Duration) MarshalJSON() ([]byte, error) { return json.Marshal(d.String()) }
 
+// Percent is a share, written with its sign: 66%.
+type Percent float64
+
+// String writes the share as it is read.
+func (p Percent) String() string { return strconv.FormatFloat(float64(p), 'f', -1, 64) + "%" }
+
+// MarshalJSON writes the share as String does.
+func (p Percent) MarshalJSON() ([]byte, error) { return json.Marshal(p.String()) }
+
+// UnmarshalYAML implements the YAML library's NodeUnmarshaler.
+func (p *Percent) UnmarshalYAML(n ast.Node) error {
+	text, found := strings.CutSuffix(scalar(n), "%")
+	share, err := strconv.ParseFloat(text, 64)
+	if !found || err != nil || !(share > 0 && share < 100) {
+		return &nodeError{startOf(n), fmt.Sprintf("%q is not a share between 0%% and 100%%, as in 66%%", scalar(n))}
+	}
+	*p = Percent(share)
+	return nil
+}
+
 // scalar is the text of a scalar node, or "" for anything else.
 func scalar(n ast.Node) string {
 	if s, ok := n.(ast.ScalarNode); ok {

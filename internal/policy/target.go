@@ -20,6 +20,9 @@ type Target struct {
 	WAF  *WAF   `yaml:"waf"`
 	APIG *APIG  `yaml:"apig"`
 	File *File  `yaml:"file"`
+	// Application activates what an Identity Center source made. No document has it: it is
+	// added to the policies with that source.
+	Application *IdentityCenter `yaml:"-"`
 }
 
 // Kind is the target's kind as metrics and messages call it.
@@ -31,9 +34,15 @@ func (t Target) Kind() string {
 		return "apig"
 	case t.File != nil:
 		return "file"
+	case t.Application != nil:
+		return "identity_center"
 	}
 	return ""
 }
+
+// Last says that the target is changed only when every other target of the policy serves
+// the bundle.
+func (t Target) Last() bool { return t.Application != nil }
 
 // Endpoints are the names that the target is to serve at; of a file target, the
 // directory.
@@ -45,6 +54,8 @@ func (t Target) Endpoints() Names {
 		return t.APIG.Domains
 	case t.File != nil:
 		return Names{List: []string{t.File.Directory}}
+	case t.Application != nil:
+		return Names{List: []string{t.Application.ApplicationInstanceID}}
 	}
 	return Names{}
 }
