@@ -35,6 +35,10 @@ type Assignment struct {
 	// Wanted is what the source has; nil where it has none.
 	Wanted *certs.Info
 	Record rotation.Record
+	// Issuer is the kind of source that issues the certificate; empty for others. RenewalDue
+	// is when the next one is to be issued; zero while there is none.
+	Issuer     string
+	RenewalDue time.Time
 }
 
 // Source is one policy's source.
@@ -43,7 +47,9 @@ type Source struct {
 	Policy string
 	// Certificates are those that the policy takes from it.
 	Certificates int
-	Snapshot     *watcher.Snapshot
+	// Snapshot of a directory, or Issuing of a source that issues: one of the two.
+	Snapshot *watcher.Snapshot
+	Issuing  *rotation.Issuing
 }
 
 // collector turns a Look into const metrics.
@@ -60,6 +66,7 @@ type descriptions struct {
 	notBefore, notAfter, info, state                                                *prometheus.Desc
 	sourceUp, sourceCertificates, sourceQuarantined, sourceErrors                   *prometheus.Desc
 	sourceEvents, sourceCoalesced, sourceRescans, sourceLastScan, sourcePolling     *prometheus.Desc
+	sourceAuthority, renewalDue                                                     *prometheus.Desc
 	lastSuccess, lastAttempt, consecutiveFailures, retryDue, drift, superseded      *prometheus.Desc
 	probeSuccess, probeMatch, probeDuration, natsConnected, queueDepth, queueOldest *prometheus.Desc
 	consumerPending, consumerAckPending                                             *prometheus.Desc
@@ -87,6 +94,8 @@ func newCollector(look func() Look, policies map[string][]string, consumers []st
 		sourceCoalesced:    d("source_events_coalesced_total", "Changes that were looked at together with others.", source...),
 		sourceRescans:      d("source_rescans_total", "Complete looks at a source, by reason.", append(source, "reason")...),
 		sourceLastScan:     d("source_last_scan_timestamp_seconds", "When a source was last looked at completely.", source...),
+		sourceAuthority:    d("source_authority_not_after_timestamp_seconds", "End of validity of the CA that signs for a source that issues.", source...),
+		renewalDue:         d("certificate_renewal_due_timestamp_seconds", "When the policy says to issue the next certificate.", "policy", "certificate"),
 		sourcePolling:      d("source_polling", "1 if the source is polled because the kernel has no watches left.", source...),
 
 		lastSuccess:         d("rotation_last_success_timestamp_seconds", "When a rotation of the target last succeeded; 0 for never.", target...),
@@ -115,7 +124,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		d.notBefore, d.notAfter, d.info, d.state, d.sourceUp, d.sourceCertificates, d.sourceQuarantined, d.sourceErrors,
 		d.sourceEvents, d.sourceCoalesced, d.sourceRescans, d.sourceLastScan, d.sourcePolling, d.lastSuccess, d.lastAttempt,
 		d.consecutiveFailures, d.retryDue, d.drift, d.superseded, d.probeSuccess, d.probeMatch, d.probeDuration,
-		d.natsConnected, d.queueDepth, d.queueOldest, d.consumerPending, d.consumerAckPending,
+		d.sourceAuthority, d.renewalDue, d.natsConnected, d.queueDepth, d.queueOldest, d.consumerPending, d.consumerAckPending,
 	} {
 		ch <- desc
 	}
@@ -192,6 +201,11 @@ func (c *collector) assignment(o out, a *Assignment) {
 		o.gauge(c.desc.info, 1, policy, certificate, roleSource, "",
 			w.Fingerprint.String(), w.SerialNumber, text(w.SubjectCN), text(w.IssuerCN), w.KeyAlgorithm)
 	}
+	if a.Issuer != "" {
+		o.gauge(c.desc.renewalDue, seconds(a.RenewalDue), policy, certificate)
+		o.gauge(c.desc.consecutiveFailures, float64(a.Record.Issuing.Failures), policy, certificate, a.Issuer)
+		o.gauge(c.desc.retryDue, seconds(a.Record.Issuing.RetryAt), policy, certificate, a.Issuer)
+	}
 	for _, state := range rotation.States() {
 		o.gauge(c.desc.state, truth(a.Record.State == state), policy, certificate, string(state))
 	}
@@ -256,6 +270,10 @@ func (c *collector) probes(o out, a *Assignment) {
 func (c *collector) source(o out, s *Source) {
 	labels := []string{s.Kind, s.Policy}
 	snapshot := s.Snapshot
+	if snapshot == nil {
+		c.issuingSource(o, s, labels)
+		return
+	}
 	o.gauge(c.desc.sourceUp, truth(snapshot.Up), labels...)
 	o.gauge(c.desc.sourceCertificates, float64(s.Certificates), labels...)
 	o.counter(c.desc.sourceEvents, float64(snapshot.Events), labels...)
@@ -272,6 +290,22 @@ func (c *collector) source(o out, s *Source) {
 	}
 	for _, reason := range watcher.RescanReasons() {
 		o.counter(c.desc.sourceRescans, float64(snapshot.Rescans[reason]), append(labels, string(reason))...)
+	}
+}
+
+// issuingSource shows a source that issues: up means that its last dealings worked.
+func (c *collector) issuingSource(o out, s *Source, labels []string) {
+	var issuing rotation.Issuing
+	if s.Issuing != nil {
+		issuing = *s.Issuing
+	}
+	a := issuing.Authority
+	up := !issuing.LookedAt.IsZero() && issuing.Failures == 0 && (a == nil || a.Problem == "")
+	o.gauge(c.desc.sourceUp, truth(up), labels...)
+	o.gauge(c.desc.sourceCertificates, float64(s.Certificates), labels...)
+	o.gauge(c.desc.sourceLastScan, seconds(issuing.LookedAt), labels...)
+	if a != nil && !a.NotAfter.IsZero() {
+		o.gauge(c.desc.sourceAuthority, seconds(a.NotAfter), labels...)
 	}
 }
 

@@ -55,6 +55,9 @@ type Metrics struct {
 	apiDuration    *prometheus.HistogramVec
 	apiWait        *prometheus.CounterVec
 	apiExpiry      *prometheus.GaugeVec
+	apiCircuit     *prometheus.GaugeVec
+	apiQuotaUsed   *prometheus.GaugeVec
+	apiQuotaLimit  *prometheus.GaugeVec
 	clockSkew      *prometheus.GaugeVec
 	natsReconnects prometheus.Counter
 	natsMessages   *prometheus.CounterVec
@@ -73,6 +76,7 @@ func New(cfg Config) *Metrics {
 	m.registry.MustRegister(
 		m.triggers, m.rotations, m.duration, m.toConverged, m.stepFailures, m.retirements,
 		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.clockSkew,
+		m.apiCircuit, m.apiQuotaUsed, m.apiQuotaLimit,
 		m.natsReconnects, m.natsMessages, m.journalErrors, m.reloadOK, m.reloadAt, m.heartbeat,
 		newBuildInfo(cfg.Version), newCollector(cfg.Look, cfg.Policies, cfg.Consumers),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
@@ -121,6 +125,9 @@ func (m *Metrics) makeCloud() {
 	m.apiDuration = histogram("api_request_duration_seconds", "Time of a call of the cloud's API.", apiBuckets, "cloud", "service", "operation")
 	m.apiWait = counter("api_wait_seconds_total", "Time that calls waited behind rotatord's own limits.", "cloud", "service")
 	m.apiExpiry = gauge("api_credentials_expiry_timestamp_seconds", "When the token or the temporary keys in use end; 0 for keys that do not.", "cloud")
+	m.apiCircuit = gauge("api_circuit_open", "1 while calls to a service are stopped because it is down.", "cloud", "service")
+	m.apiQuotaUsed = gauge("api_quota_used", "Objects that the account holds in a service, where it tells.", "cloud", "service")
+	m.apiQuotaLimit = gauge("api_quota_limit", "Objects that the account may hold in a service, where it tells.", "cloud", "service")
 	m.clockSkew = gauge("clock_skew_seconds", "How far this host's clock is ahead of the reference's.", "reference")
 }
 
@@ -149,6 +156,7 @@ func (m *Metrics) precreate(cfg Config) {
 		m.clockSkew.WithLabelValues(cloud)
 		for service, operations := range cfg.Operations {
 			m.apiWait.WithLabelValues(cloud, service)
+			m.apiCircuit.WithLabelValues(cloud, service)
 			for _, operation := range operations {
 				m.apiDuration.WithLabelValues(cloud, service, operation)
 				for _, reason := range cfg.FailureReasons {
@@ -158,7 +166,7 @@ func (m *Metrics) precreate(cfg Config) {
 		}
 	}
 	for subject, results := range map[string][]string{
-		"trigger": {"ack", "failed"}, "work": {"published", "duplicate", "failed", "ack", "nak"}, "event": {"published", "duplicate", "failed"},
+		"trigger": {"ack", "failed"}, "ack": {"ack", "failed"}, "work": {"published", "duplicate", "failed", "ack", "nak"}, "event": {"published", "duplicate", "failed"},
 	} {
 		for _, result := range results {
 			m.natsMessages.WithLabelValues(subject, result)

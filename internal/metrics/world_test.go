@@ -62,7 +62,7 @@ func seen(endpoint, address string, i certs.Info, took time.Duration) providers.
 // that is away.
 func fixedLook() Look {
 	return Look{
-		Assignments: []Assignment{converged(), rotating(), failed(), unknown()},
+		Assignments: []Assignment{converged(), rotating(), failed(), unknown(), issued()},
 		Sources: []Source{
 			{Kind: "directory", Policy: "shop", Certificates: 3, Snapshot: &watcher.Snapshot{
 				Ready: true, Up: true, LastScan: noon.Add(-time.Minute), Events: 70, Coalesced: 12,
@@ -74,6 +74,10 @@ func fixedLook() Look {
 				Errors:  map[certs.Reason]uint64{certs.KeyMismatch: 5, certs.Truncated: 1},
 			}},
 			{Kind: "directory", Policy: "mail", Snapshot: &watcher.Snapshot{Ready: true, Polling: true}},
+			{Kind: "private_ca", Policy: "payments", Certificates: 1, Issuing: &rotation.Issuing{
+				LookedAt: noon.Add(-time.Hour), Authority: &providers.Authority{Name: "secret detail", Status: "ACTIVED", NotAfter: noon.Add(900 * day)},
+			}},
+			{Kind: "identity_center", Policy: "sso", Certificates: 1},
 		},
 		NATSConnected: true, QueueDepth: 3, QueueOldest: noon.Add(-3 * time.Second),
 	}
@@ -126,10 +130,24 @@ func failed() Assignment {
 		Record: rotation.Record{
 			Wanted: now, State: rotation.StateFailed, Reason: "secret detail",
 			Targets: map[string]rotation.TargetRecord{"edge": {
-				Kind: "waf", LastAttemptAt: noon, Failures: 4, FailedStep: rotation.StepRetire, FailedKind: "denied",
-				Failure: "secret detail", RetryAt: noon.Add(time.Hour), Superseded: []rotation.Placed{placed(now, false)},
+				Kind: "waf", LastAttemptAt: noon, Attempts: rotation.Attempts{
+					Failures: 4, FailedStep: rotation.StepRetire, FailedKind: "denied", Failure: "secret detail", RetryAt: noon.Add(time.Hour),
+				}, Superseded: []rotation.Placed{placed(now, false)},
 			}},
 			Probes: []providers.Probe{{Endpoint: "mx.example.com:443", Err: "connect: connection refused", Duration: time.Second}},
+		},
+	}
+}
+
+// issued is renewed, but the next one cannot be had.
+func issued() Assignment {
+	now := info("payments.example.com", 9)
+	return Assignment{
+		ID: rotation.ID{Policy: "payments", Certificate: "payments.example.com"}, Wanted: &now, Issuer: "private_ca", RenewalDue: noon.Add(-day),
+		Record: rotation.Record{
+			Wanted: now, State: rotation.StateFailed,
+			Issuing: rotation.Issuing{Attempts: rotation.Attempts{Failures: 2, FailedStep: rotation.StepIssue, FailedKind: "invalid", Failure: "secret detail", RetryAt: noon.Add(time.Hour)}},
+			Targets: map[string]rotation.TargetRecord{"server": {Kind: "file", Active: new(placed(now, true))}},
 		},
 	}
 }
@@ -165,6 +183,8 @@ func happen(m *Metrics) {
 	c.Wait("waf", 2500*time.Millisecond)
 	c.CredentialsExpiry(noon.Add(day))
 	c.ClockSkew(-1500 * time.Millisecond)
+	c.Circuit("waf", true)
+	c.Quota("waf", 9, 10)
 }
 
 // scrape is what /metrics answers, with every series of the process itself left out.

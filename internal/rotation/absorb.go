@@ -112,11 +112,3 @@ func (r *run) setDriftServed(drifted bool, reason string) {
 		r.tell(EventDrifted, EventData{Endpoints: r.o.Policy.Verify.Endpoints, Reason: string(DriftServed) + ": " + reason})
 	}
 }
-
-// succeeded forgets the failures of these steps: they worked, or are not needed any
-// more. Failures of other steps go on counting, so that their delays grow.
-func (t *TargetRecord) succeeded(steps ...StepKind) {
-	if slices.Contains(steps, t.FailedStep) {
-		t.Failures, t.FailedStep, t.FailedKind, t.Failure, t.RetryAt = 0, "", "", "", time.Time{}
-	}
-}

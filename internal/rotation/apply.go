@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/providers"
 )
 
@@ -19,6 +20,9 @@ func (r *run) apply(ctx context.Context, s Step) error {
 	if s.Kind == StepVerify {
 		r.verify(ctx)
 		return nil
+	}
+	if s.Target == "" {
+		return r.applySource(ctx, s)
 	}
 	v := r.view(s.Target)
 	if again := r.once(s); again != nil {
@@ -97,7 +101,7 @@ func (r *run) update(target string, change func(*TargetRecord)) {
 // request is what a target's verbs are told.
 func (r *run) request(v *View) providers.Request {
 	t := r.o.target(v.Name)
-	q := providers.Request{Owner: r.o.ID, Endpoints: v.Endpoints, Leaves: r.o.Record.Leaves}
+	q := providers.Request{Owner: r.o.ID, Endpoints: v.Endpoints, Leaves: r.o.Record.Leaves, Made: r.o.Record.made()}
 	if t.Active != nil {
 		q.Known = append(q.Known, t.Active.Handle)
 	}
@@ -109,13 +113,8 @@ func (r *run) request(v *View) providers.Request {
 
 // start notes the beginning of a rotation at a target.
 func (r *run) start(v *View) {
-	record, now := &r.o.Record, r.now().UTC()
-	if record.Asked.IsZero() {
-		record.Trigger, record.Asked = string(r.o.Trigger), r.asked.UTC()
-		if record.Asked.IsZero() || record.Asked.After(now) {
-			record.Asked = now
-		}
-	}
+	now := r.now().UTC()
+	r.begun()
 	r.update(v.Name, func(t *TargetRecord) {
 		t.Kind, t.LastAttemptAt = v.Kind, now
 		if !t.StartedAt.IsZero() {
@@ -129,6 +128,18 @@ func (r *run) start(v *View) {
 		r.log.Info("rotation started", "target", v.Name, "fingerprint", short(r.o.wants()), "previous", short(d.Previous), "trigger", r.o.Trigger)
 		r.tell(EventStarted, d)
 	})
+}
+
+// begun notes what the rotation under way answers.
+func (r *run) begun() {
+	record, now := &r.o.Record, r.now().UTC()
+	if !record.Asked.IsZero() {
+		return
+	}
+	record.Trigger, record.Asked = string(r.o.Trigger), r.asked.UTC()
+	if record.Asked.IsZero() || record.Asked.After(now) {
+		record.Asked = now
+	}
 }
 
 // look reads the target.
@@ -147,17 +158,22 @@ func (r *run) look(ctx context.Context, v *View) error {
 		v.dropUnfit()
 	}
 	r.absorbLook(v)
+	r.noteLook()
+	return nil
+}
+
+// noteLook remembers when everything was last looked at.
+func (r *run) noteLook() {
 	if r.seenAll() {
 		r.o.Record.LookedAt = r.now().UTC()
 	}
-	return nil
 }
 
 // stage brings the bundle to the target.
 func (r *run) stage(ctx context.Context, v *View) error {
-	bundle, err := r.assembly.Source.Load(ctx, r.o.ID.Certificate, r.o.wants())
+	bundle, err := r.load(ctx)
 	if err != nil {
-		return &providers.Error{Kind: providers.KindConflict, Service: "source", Op: "load the bundle", Err: err}
+		return err
 	}
 	remote, err := r.assembly.Targets[v.Name].Stage(ctx, r.request(v), bundle)
 	if err != nil {
@@ -168,6 +184,18 @@ func (r *run) stage(ctx context.Context, v *View) error {
 	r.log.Info("bundle staged", "target", v.Name, "fingerprint", short(r.o.wants()), "handle", remote.Handle, "name", remote.Name)
 	r.tell(EventDeployed, EventData{Target: v.Name})
 	return nil
+}
+
+// load fetches the bundle from where it is.
+func (r *run) load(ctx context.Context) (*certs.Bundle, error) {
+	if r.o.issues() {
+		return r.collect(ctx)
+	}
+	bundle, err := r.assembly.Source.Load(ctx, r.o.ID.Certificate, r.o.wants())
+	if err != nil {
+		return nil, &providers.Error{Kind: providers.KindConflict, Service: "source", Op: "load the bundle", Err: err}
+	}
+	return bundle, nil
 }
 
 // activate binds the endpoints and reads them back: the service's own word is the
@@ -297,10 +325,8 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, v.Kind, string(s.Kind), kind)
 	r.update(v.Name, func(t *TargetRecord) {
 		t.Kind = v.Kind
-		t.Failures++
-		t.RetryAt = now.Add(retryDelay(err, t.Failures)).UTC()
 		repeated := t.Failure == err.Error()
-		t.FailedStep, t.FailedKind, t.Failure = s.Kind, kind, err.Error()
+		t.Attempts.failed(s.Kind, err, now)
 		if !repeated {
 			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "retry_at", clock(t.RetryAt), "err", err)
 		}
@@ -312,8 +338,13 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 	// what was seen before.
 	v.Looked = false
 	r.o.Record.Intent = nil
-	if r.o.Trigger.impatient() {
-		r.o.Trigger = TriggerDeadline // one try is what somebody's impatience buys
-	}
+	r.tried()
 	return r.save(ctx)
+}
+
+// tried ends somebody's impatience: one try is what it buys.
+func (r *run) tried() {
+	if r.o.Trigger.impatient() {
+		r.o.Trigger = TriggerDeadline
+	}
 }

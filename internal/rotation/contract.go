@@ -75,8 +75,11 @@ func (w *Wanted) quarantined(now time.Time) bool {
 
 // Assembly is a policy with what it needs to run: its source and its targets by name.
 type Assembly struct {
-	Policy  *policy.Policy
-	Source  Source
+	Policy *policy.Policy
+	Source Source
+	// Issuer makes the certificates of a policy whose source issues; nil for others. What
+	// it made is in the record, so Source is then asked for owners only (see IssuedSource).
+	Issuer  providers.Issuer
 	Targets map[string]providers.Target
 	// Listings of the targets whose endpoints are "covered", by name.
 	Listings map[string]*Listing
@@ -94,4 +97,29 @@ type Meter interface {
 	Retired(targetKind, result string)
 	// Converged observes the time from the trigger that was asked for to the proof.
 	Converged(trigger string, took time.Duration)
+}
+
+// IssuedSource is the Source of a policy that issues its one certificate.
+type IssuedSource struct {
+	Certificate string
+	// Names are those that the certificate is to have: who is served where does not wait
+	// for the first one.
+	Names []string
+}
+
+// Refresh implements Source.
+func (IssuedSource) Refresh(context.Context) error { return nil }
+
+// Wanted implements Source: what was issued is in the record.
+func (IssuedSource) Wanted(string) (Wanted, bool) { return Wanted{}, false }
+
+// Owner implements Source.
+func (s IssuedSource) Owner(endpoint string) (string, bool) {
+	one := func(yield func(string, certs.Info) bool) { yield(s.Certificate, certs.Info{Names: s.Names}) }
+	return NewOwners(one).Of(endpoint)
+}
+
+// Load implements Source: bundles are collected from the issuer.
+func (IssuedSource) Load(context.Context, string, certs.Fingerprint) (*certs.Bundle, error) {
+	return nil, errors.New("the source issues and holds no bundle")
 }

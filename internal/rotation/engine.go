@@ -88,7 +88,7 @@ func (e *Engine) Due(id ID, record Record, t Trigger, now time.Time) bool {
 		return false
 	}
 	o := observe(a, id, record, Request{Trigger: t}, now)
-	if o.Wanted == nil {
+	if o.Wanted == nil && !o.issues() {
 		return record.State != "" && record.Reason != reasonNoSource
 	}
 	if record.Wanted.Fingerprint != o.wants() || len(record.Outbox) > 0 || record.Intent != nil {
@@ -115,6 +115,19 @@ func (e *Engine) Standing(id ID, record Record, now time.Time) State {
 	o := observe(a, id, record, Request{}, now)
 	state, _ := judge(&o, nil, now)
 	return state
+}
+
+// Wanted returns the bundle in force of an assignment, from memory alone; false where
+// there is none.
+func (e *Engine) Wanted(id ID, record Record) (Wanted, bool) {
+	a := e.cfg.Assembly(id.Policy)
+	if a == nil {
+		return Wanted{}, false
+	}
+	if o := observe(a, id, record, Request{}, time.Time{}); o.Wanted != nil {
+		return *o.Wanted, true
+	}
+	return Wanted{}, false
 }
 
 // run is one look at one assignment, by one goroutine.
@@ -163,11 +176,17 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 // observe puts together what is known without asking anybody.
 func observe(a *Assembly, id ID, record Record, q Request, now time.Time) Observation {
 	o := Observation{ID: id, Policy: a.Policy, Record: record, Trigger: q.Trigger, Began: now, Force: q.Force}
-	if wanted, ok := a.Source.Wanted(id.Certificate); ok {
+	if a.Issuer != nil {
+		o.Asks = a.Issuer.Asks()
+		if asked := q.Asked.UTC(); q.Force && asked.After(o.Record.Issuing.Forced) {
+			o.Record.Issuing.Forced = asked
+		}
+		o.issued()
+	} else if wanted, ok := a.Source.Wanted(id.Certificate); ok {
 		o.Wanted = &wanted
 	}
 	for _, t := range a.Policy.Targets {
-		v := View{Name: t.Name, Kind: t.Kind()}
+		v := View{Name: t.Name, Kind: t.Kind(), Last: t.Last()}
 		if names := t.Endpoints(); names.Covered {
 			recorded, known := record.Targets[t.Name]
 			v.Covered, v.Unlisted, v.Endpoints = true, !known, recorded.Endpoints
@@ -195,7 +214,7 @@ func (r *run) absorbWanted() {
 	}
 	record.Wanted = r.o.Wanted.Info
 	record.remember(r.o.Wanted.Info)
-	record.VerifyAttempts, record.VerifyNext = 0, time.Time{}
+	record.VerifyAttempts, record.VerifyNext, record.Acknowledged = 0, time.Time{}, nil
 	for name, t := range record.Targets {
 		// The new bundle deserves a try of its own, unless the service asked for a pause.
 		// (A refused password is held back by the cloud's client, not here.)
@@ -255,6 +274,9 @@ func (r *run) finish(ctx context.Context, steps []Step) error {
 
 // seenAll reports whether every target of the assignment was looked at.
 func (r *run) seenAll() bool {
+	if r.o.issues() && !r.o.Sourced {
+		return false
+	}
 	return !slices.ContainsFunc(r.o.Targets, func(v View) bool { return (len(v.Endpoints) > 0 || v.Covered) && !v.Seen })
 }
 
@@ -290,6 +312,11 @@ func (r Record) clone() Record {
 	if r.Intent != nil {
 		c.Intent = new(*r.Intent)
 	}
+	if r.Issuing.Authority != nil {
+		c.Issuing.Authority = new(*r.Issuing.Authority)
+	}
+	c.Issued = slices.Clone(r.Issued)
+	c.Acknowledged = slices.Clone(r.Acknowledged)
 	c.Leaves = slices.Clone(r.Leaves)
 	c.Probes = slices.Clone(r.Probes)
 	c.Outbox = slices.Clone(r.Outbox)

@@ -12,6 +12,7 @@ type EventKind string
 
 // The events of this engine.
 const (
+	EventIssued      EventKind = "issued"      // the policy's issuer made a new certificate
 	EventStarted     EventKind = "started"     // the first change of a rotation is about to be made
 	EventDeployed    EventKind = "deployed"    // a target holds the bundle; nothing serves it yet
 	EventActivated   EventKind = "activated"   // a target's endpoints are bound to the bundle
@@ -44,6 +45,8 @@ type EventData struct {
 	Target    string            `json:"target,omitempty"`
 	Endpoints []string          `json:"endpoints,omitempty"`
 	Trigger   string            `json:"trigger,omitempty"`
+	// CertificatePEM is the public certificate, where others have to be given it.
+	CertificatePEM string `json:"certificate_pem,omitempty"`
 	// Reason says why, in words.
 	Reason string `json:"reason,omitempty"`
 }

@@ -25,12 +25,18 @@ type Observation struct {
 	Force bool
 	// Targets are in the order of the policy.
 	Targets []View
+	// Asks is the digest of what a policy that issues asks for now; empty for others.
+	Asks string
+	// Sourced says that the issuer was looked at since this look at the assignment began.
+	Sourced bool
 }
 
 // View is one target as observed.
 type View struct {
 	Name string
 	Kind string
+	// Last says that it is changed only when every other target serves the bundle.
+	Last bool
 	// Endpoints are those that this certificate must serve there.
 	Endpoints []string
 	// Covered says that the policy does not name the endpoints; Unlisted that they are
@@ -80,6 +86,13 @@ func (t Trigger) asksToLook() bool {
 
 // impatient reports whether somebody is waiting who should not sit out a retry delay.
 func (t Trigger) impatient() bool { return t == TriggerNATS || t == TriggerManual }
+
+// issues reports whether the policy's source makes its certificates.
+func (o *Observation) issues() bool { return o.Asks != "" }
+
+// forces reports whether the bundle is to be brought to the target again although it is
+// there. Where certificates are issued, Force means a new one instead.
+func (o *Observation) forces(v *View) bool { return o.Force && !v.Forced && !o.issues() }
 
 // target returns the record of a target; the zero TargetRecord where there is none.
 func (o *Observation) target(name string) TargetRecord { return o.Record.Targets[name] }

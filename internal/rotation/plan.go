@@ -15,21 +15,24 @@ import (
 // StepKind is what a step does.
 type StepKind string
 
-// The steps. Look, stage, activate and retire reach a target; verify makes handshakes;
-// wait and refuse do nothing and say why.
+// The steps. Look, stage, activate and retire reach a target; look without a target,
+// issue and revoke reach the policy's issuer; verify makes handshakes; wait and refuse do
+// nothing and say why.
 const (
 	StepLook     StepKind = "look"
+	StepIssue    StepKind = "issue"
 	StepStage    StepKind = "stage"
 	StepActivate StepKind = "activate"
 	StepVerify   StepKind = "verify"
 	StepRetire   StepKind = "retire"
+	StepRevoke   StepKind = "revoke"
 	StepWait     StepKind = "wait"
 	StepRefuse   StepKind = "refuse"
 )
 
 // StepKinds are the steps that can fail, for pre-creating metric series.
 func StepKinds() []StepKind {
-	return []StepKind{StepLook, StepStage, StepActivate, StepVerify, StepRetire}
+	return []StepKind{StepLook, StepIssue, StepStage, StepActivate, StepVerify, StepRetire, StepRevoke}
 }
 
 // Cause says, from a closed set, why a step waits or refuses.
@@ -37,23 +40,27 @@ type Cause string
 
 // The causes.
 const (
-	CauseRetry       Cause = "retry"         // a step failed; the delay is not over
-	CausePropagation Cause = "propagation"   // activated, not yet served everywhere
-	CauseGrace       Cause = "grace"         // superseded, not yet long enough
-	CauseInUse       Cause = "in_use"        // superseded, and something still serves it
-	CauseBlocked     Cause = "blocked"       // superseded, and removing it failed; the delay is not over
-	CauseDrift       Cause = "drift"         // the next comparison
-	CauseReported    Cause = "reported"      // drifted, and the policy says to report only
-	CauseNoSource    Cause = "no_source"     // the source has no such certificate
-	CauseQuarantined Cause = "quarantined"   // the source's files are broken
-	CauseExpired     Cause = "expired"       // guard: the bundle has expired
-	CauseNotYetValid Cause = "not_yet_valid" // guard: the bundle is not valid yet
-	CauseCA          Cause = "ca"            // guard: the certificate of a CA
-	CauseChain       Cause = "chain"         // guard: the chain is missing, and was there before
-	CauseOlder       Cause = "older"         // guard: older than what is served
-	CauseUncovered   Cause = "uncovered"     // guard: an endpoint that no certificate covers
-	CauseNoEndpoint  Cause = "no_endpoint"   // the target knows no such endpoint
-	CauseBadEndpoint Cause = "bad_endpoint"  // the endpoint cannot take a certificate
+	CauseRetry           Cause = "retry"           // a step failed; the delay is not over
+	CausePropagation     Cause = "propagation"     // activated, not yet served everywhere
+	CauseGrace           Cause = "grace"           // superseded, not yet long enough
+	CauseInUse           Cause = "in_use"          // superseded, and something still serves it
+	CauseBlocked         Cause = "blocked"         // superseded, and removing it failed; the delay is not over
+	CauseDrift           Cause = "drift"           // the next comparison
+	CauseRenewal         Cause = "renewal"         // issued, and not yet due again
+	CauseRejected        Cause = "rejected"        // issued, and not what was asked for
+	CauseHandover        Cause = "handover"        // others must have the bundle first
+	CauseAcknowledgement Cause = "acknowledgement" // and must have said so
+	CauseReported        Cause = "reported"        // drifted, and the policy says to report only
+	CauseNoSource        Cause = "no_source"       // the source has no such certificate
+	CauseQuarantined     Cause = "quarantined"     // the source's files are broken
+	CauseExpired         Cause = "expired"         // guard: the bundle has expired
+	CauseNotYetValid     Cause = "not_yet_valid"   // guard: the bundle is not valid yet
+	CauseCA              Cause = "ca"              // guard: the certificate of a CA
+	CauseChain           Cause = "chain"           // guard: the chain is missing, and was there before
+	CauseOlder           Cause = "older"           // guard: older than what is served
+	CauseUncovered       Cause = "uncovered"       // guard: an endpoint that no certificate covers
+	CauseNoEndpoint      Cause = "no_endpoint"     // the target knows no such endpoint
+	CauseBadEndpoint     Cause = "bad_endpoint"    // the endpoint cannot take a certificate
 )
 
 // Step is one thing that would be done now, or is not done and why.
@@ -102,7 +109,13 @@ func short(f certs.Fingerprint) string {
 // be known now. It is pure: the same observation and time give the same plan, here, in
 // rotatord plan and on the status page.
 func Plan(o Observation, now time.Time) []Step {
-	if o.Wanted == nil {
+	issue := planIssue(&o, now)
+	switch {
+	case slices.ContainsFunc(issue, func(s Step) bool { return s.Kind == StepIssue }):
+		return append(issue, o.announce()...)
+	case o.Wanted == nil && o.issues():
+		return append(issue, planRevoke(&o, now)...)
+	case o.Wanted == nil:
 		return []Step{{Kind: StepWait, Cause: CauseNoSource, Reason: reasonNoSource}}
 	}
 	var steps []Step
@@ -110,12 +123,13 @@ func Plan(o Observation, now time.Time) []Step {
 		steps = append(steps, planTarget(&o, &o.Targets[i], now)...)
 	}
 	steps = append(steps, planVerify(&o, steps, now)...)
-	if settled(&o, steps) {
+	if settled(&o, steps) && !slices.ContainsFunc(issue, Step.acts) {
 		for i := range o.Targets {
 			steps = append(steps, planRetire(&o, &o.Targets[i], now)...)
 		}
+		steps = append(steps, planRevoke(&o, now)...)
 	}
-	return append(steps, planComparison(&o, now)...)
+	return slices.Concat(issue, steps, planComparison(&o, now))
 }
 
 // planComparison waits for the next comparison of wanted and served. A proof that is
@@ -164,11 +178,14 @@ func planTarget(o *Observation, v *View, now time.Time) []Step {
 	if bad := planEndpoints(v); len(bad) > 0 {
 		return append(steps, bad...)
 	}
-	if v.serves(wanted) && (!o.Force || v.Forced) {
+	if v.serves(wanted) && !o.forces(v) {
 		return steps
 	}
 	if refusal, refused := guard(o, v, now); refused {
 		return append(steps, refusal)
+	}
+	if wait, waits := planHandover(o, v, now); waits {
+		return append(steps, wait)
 	}
 	return append(steps, planDeploy(o, v, wanted, now)...)
 }
@@ -234,15 +251,19 @@ func planEndpoints(v *View) []Step {
 // planRetry waits for the end of a failure's delay, unless somebody is waiting who
 // should not sit it out. A service that asked for a pause gets it all the same.
 func planRetry(o *Observation, v *View, now time.Time) (Step, bool) {
-	t := o.target(v.Name)
-	if t.FailedStep == StepRetire {
+	return o.retry(v.Name, o.target(v.Name).Attempts, now)
+}
+
+// retry is planRetry for a target, or for the issuer, which has no name.
+func (o *Observation) retry(target string, a Attempts, now time.Time) (Step, bool) {
+	if a.FailedStep == StepRetire || a.FailedStep == StepRevoke {
 		return Step{}, false // what could not be removed keeps nothing from being served
 	}
-	throttled := t.FailedKind == providers.KindThrottled.String()
-	if !t.RetryAt.After(now) || o.Trigger.impatient() && !throttled {
+	throttled := a.FailedKind == providers.KindThrottled.String()
+	if !a.RetryAt.After(now) || o.Trigger.impatient() && !throttled {
 		return Step{}, false
 	}
-	return Step{Kind: StepWait, Target: v.Name, Until: t.RetryAt, Cause: CauseRetry, Reason: t.Failure}, true
+	return Step{Kind: StepWait, Target: target, Until: a.RetryAt, Cause: CauseRetry, Reason: a.Failure}, true
 }
 
 // needsLook reports whether the target must be read. Everything that only a look can
@@ -250,7 +271,7 @@ func planRetry(o *Observation, v *View, now time.Time) (Step, bool) {
 func needsLook(o *Observation, v *View, now time.Time) bool {
 	t := o.target(v.Name)
 	switch {
-	case o.Force, o.Trigger.asksToLook(), v.Unlisted:
+	case o.forces(v), o.Trigger.asksToLook(), v.Unlisted:
 		return true
 	case len(v.Endpoints) == 0:
 		// A covered target with nothing to serve yet: has it got a host, or the bundle a name?
@@ -290,10 +311,13 @@ func planVerify(o *Observation, before []Step, now time.Time) []Step {
 }
 
 // provable reports whether a proof makes sense: some target says that it serves what is
-// wanted, or there are endpoints to watch and no targets.
+// wanted and there are handshakes to make, or all of them say so and that is the proof.
 func (o *Observation) provable() bool {
-	if len(o.Policy.Targets) == 0 {
+	switch {
+	case len(o.Policy.Targets) == 0:
 		return len(o.Policy.Verify.Endpoints) > 0
+	case len(o.Policy.Verify.Endpoints) == 0:
+		return o.active() && o.placed()
 	}
 	return o.active()
 }

@@ -48,13 +48,16 @@ func randomObservation(t *rapid.T) Observation {
 	placed := rapid.Custom(func(t *rapid.T) Placed {
 		return Placed{Handle: handle.Draw(t, "h"), Fingerprint: fingerprint.Draw(t, "f"), NotAfter: instant.Draw(t, "na"), Since: instant.Draw(t, "s"), Owned: true, InUse: rapid.Bool().Draw(t, "u")}
 	})
-	tr := TargetRecord{Kind: "waf", Endpoints: endpoints.Draw(t, "recorded"), RetryAt: instant.Draw(t, "retry"), Failures: rapid.IntRange(0, 3).Draw(t, "failures"), Superseded: rapid.SliceOfN(placed, 0, 4).Draw(t, "superseded")}
+	tr := TargetRecord{Kind: "waf", Endpoints: endpoints.Draw(t, "recorded"), Attempts: Attempts{RetryAt: instant.Draw(t, "retry"), Failures: rapid.IntRange(0, 3).Draw(t, "failures")}, Superseded: rapid.SliceOfN(placed, 0, 4).Draw(t, "superseded")}
 	if rapid.Bool().Draw(t, "active") {
 		tr.Active = new(placed.Draw(t, "placed"))
 	}
 	o.Record = Record{
 		Verified: fingerprint.Draw(t, "verified"), VerifiedAt: instant.Draw(t, "at"), VerifyNext: instant.Draw(t, "next"), LookedAt: instant.Draw(t, "looked"),
 		Targets: map[string]TargetRecord{"edge": tr},
+	}
+	if rapid.IntRange(0, 2).Draw(t, "issues") == 0 {
+		randomIssuing(t, &o, fingerprint, instant, handle)
 	}
 	v := View{Name: "edge", Kind: "waf", Endpoints: endpoints.Draw(t, "endpoints"), Orphans: endpoints.Draw(t, "orphans"), Looked: rapid.Bool().Draw(t, "looked at")}
 	if v.Looked {
@@ -75,6 +78,26 @@ func randomObservation(t *rapid.T) Observation {
 	return o
 }
 
+// randomIssuing makes the observation one of a policy that issues.
+func randomIssuing(t *rapid.T, o *Observation, fingerprint *rapid.Generator[certs.Fingerprint], instant *rapid.Generator[time.Time], handle *rapid.Generator[providers.Handle]) {
+	o.Asks = "a"
+	o.Sourced = rapid.Bool().Draw(t, "sourced")
+	o.Policy.Source.PrivateCA = &policy.PrivateCA{}
+	o.Policy.When.Renew.At = 66
+	issue := rapid.Custom(func(t *rapid.T) Issue {
+		return Issue{
+			Handle: handle.Draw(t, "h"), Info: certs.Info{Fingerprint: fingerprint.Draw(t, "f"), NotBefore: instant.Draw(t, "nb"), NotAfter: instant.Draw(t, "na")},
+			At: instant.Draw(t, "at"), SupersededAt: instant.Draw(t, "superseded"), Asks: rapid.SampledFrom([]string{"a", "b"}).Draw(t, "asks"),
+			Owned: rapid.Bool().Draw(t, "owned"), Rejected: rapid.Bool().Draw(t, "rejected"), Problem: rapid.SampledFrom([]string{"", "gone"}).Draw(t, "problem"),
+		}
+	})
+	o.Record.Issued = rapid.SliceOfN(issue, 0, 4).Draw(t, "issued")
+	o.Record.Issuing.RetryAt = instant.Draw(t, "issue retry")
+	o.Record.Issuing.Forced = instant.Draw(t, "forced")
+	o.Record.Issuing.Since = instant.Draw(t, "since")
+	o.issued()
+}
+
 // TestPlanNever states what no plan may contain, whatever was observed.
 func TestPlanNever(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -84,6 +107,8 @@ func TestPlanNever(t *testing.T) {
 		for _, s := range steps {
 			changes := s.Kind == StepStage || s.Kind == StepActivate
 			switch {
+			case changes && steps[0].Kind == StepIssue:
+				continue // announced, for the certificate that is still to be made
 			case changes && o.Wanted == nil:
 				t.Fatalf("changes a target although nothing is wanted: %v", steps)
 			case changes && (!o.Wanted.Info.NotAfter.After(epoch) || o.Wanted.Info.NotBefore.After(epoch)):
@@ -101,6 +126,7 @@ func TestPlanNever(t *testing.T) {
 			case (s.Kind == StepWait || s.Kind == StepRefuse) && s.Reason == "" && s.Cause != CauseRetry:
 				t.Fatalf("a step without a reason: %v", steps)
 			}
+			neverOfIssuing(t, &o, steps, s)
 			if s.Kind == StepRetire {
 				i := slices.IndexFunc(o.target("edge").Superseded, func(p Placed) bool { return p.Handle == s.Handle && !p.InUse })
 				if i < 0 {
@@ -112,6 +138,30 @@ func TestPlanNever(t *testing.T) {
 			t.Fatalf("not the same plan twice:\n%v\n%v", steps, again)
 		}
 	})
+}
+
+// neverOfIssuing states what no plan may contain where certificates are issued.
+func neverOfIssuing(t *rapid.T, o *Observation, steps []Step, s Step) {
+	current := o.Record.inForce()
+	switch {
+	case (s.Kind == StepIssue || s.Kind == StepRevoke) && !o.issues():
+		t.Fatalf("issues or revokes for a directory: %v", steps)
+	case s.Kind == StepIssue && o.Record.Issuing.RetryAt.After(epoch) && !o.Trigger.impatient():
+		t.Fatalf("does not wait for the end of a delay: %v", steps)
+	case s.Kind == StepIssue && !o.Record.forced() && o.rejection() != nil && o.Record.Issuing.Since.IsZero():
+		t.Fatalf("asks again for what was not what it asked for: %v", steps)
+	case s.Kind == StepIssue && !o.Record.forced() && o.Record.Issuing.Since.IsZero() && current != nil && current.Asks == o.Asks && current.At.After(epoch.Add(-minReissue)):
+		t.Fatalf("issues in a loop: %v", steps)
+	case s.Kind == StepRevoke && current != nil && s.Handle == current.Handle:
+		t.Fatalf("revokes what is in force: %v", steps)
+	}
+	if s.Kind != StepRevoke {
+		return
+	}
+	rejected := slices.ContainsFunc(o.Record.Issued, func(i Issue) bool { return i.Handle == s.Handle && i.Rejected })
+	if o.holds(s.Fingerprint) && !rejected {
+		t.Fatalf("revokes what a target still has: %v", steps)
+	}
 }
 
 // TestAnyHistoryConverges plays random changes, faults and kills, and then peace.

@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"slices"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
@@ -33,6 +34,14 @@ type Record struct {
 	Chain int `json:"chain,omitempty"`
 	// Probes are the last handshakes.
 	Probes []providers.Probe `json:"probes,omitempty"`
+
+	// Issued are the certificates that the policy's issuer made for the assignment, newest
+	// first: the one in force, its predecessors, and those that were not what was asked for.
+	Issued []Issue `json:"issued,omitempty"`
+	// Issuing is how the last dealings with the issuer ended.
+	Issuing Issuing `json:"issuing,omitzero"`
+	// Acknowledged are the parties that have taken over the bundle in force.
+	Acknowledged []Acknowledgement `json:"acknowledged,omitempty"`
 
 	// LookedAt is when all targets were last looked at.
 	LookedAt time.Time `json:"looked_at,omitzero"`
@@ -69,14 +78,81 @@ type TargetRecord struct {
 	StartedAt     time.Time `json:"started_at,omitzero"`
 	LastAttemptAt time.Time `json:"last_attempt_at,omitzero"`
 	LastSuccessAt time.Time `json:"last_success_at,omitzero"`
-	// Failures counts failed steps in a row; the rest describes the last of them.
+	Attempts
+	// Drift is how what is served was last found to differ from what we had verified.
+	Drift DriftKind `json:"drift,omitempty"`
+}
+
+// Attempts counts failed steps in a row; the rest describes the last of them.
+type Attempts struct {
 	Failures   int       `json:"failures,omitempty"`
 	FailedStep StepKind  `json:"failed_step,omitempty"`
 	FailedKind string    `json:"failed_kind,omitempty"`
 	Failure    string    `json:"failure,omitempty"`
 	RetryAt    time.Time `json:"retry_at,omitzero"`
-	// Drift is how what is served was last found to differ from what we had verified.
-	Drift DriftKind `json:"drift,omitempty"`
+}
+
+// succeeded forgets the failures of these steps: they worked, or are not needed any
+// more. Failures of other steps go on counting, so that their delays grow.
+func (a *Attempts) succeeded(steps ...StepKind) {
+	if slices.Contains(steps, a.FailedStep) {
+		*a = Attempts{}
+	}
+}
+
+// failed counts a failure of a step.
+func (a *Attempts) failed(step StepKind, err error, now time.Time) {
+	a.Failures++
+	a.RetryAt = now.Add(retryDelay(err, a.Failures)).UTC()
+	a.FailedStep, a.FailedKind, a.Failure = step, providers.KindOf(err).String(), err.Error()
+}
+
+// Issue is one certificate that the policy's issuer made.
+type Issue struct {
+	Handle providers.Handle `json:"handle"`
+	Info   certs.Info       `json:"info"`
+	Chain  int              `json:"chain,omitempty"`
+	// At is when it came into the record, SupersededAt when another came into force, or when
+	// a rejected one was disposed of.
+	At           time.Time `json:"at"`
+	SupersededAt time.Time `json:"superseded_at,omitzero"`
+	// Asks is the digest of what it was asked for with.
+	Asks string `json:"asks"`
+	// Owned says that rotatord had it made.
+	Owned bool `json:"owned,omitempty"`
+	// Rejected says that it was not what was asked for; it never comes into force.
+	Rejected bool `json:"rejected,omitempty"`
+	// Problem, if not empty, is why it cannot be in force, or not any longer.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Issuing is the journal's memory of an assignment's issuer.
+type Issuing struct {
+	// Since is when the first try was made of the certificate that is being issued; zero
+	// when none is.
+	Since time.Time `json:"since,omitzero"`
+	// Forced is when somebody last asked for a new certificate before its time. It is done
+	// with when one came into force after it.
+	Forced time.Time `json:"forced,omitzero"`
+	// LookedAt is when the issuer was last looked at.
+	LookedAt time.Time `json:"looked_at,omitzero"`
+	Attempts
+	Authority *providers.Authority `json:"authority,omitempty"`
+}
+
+// Acknowledgement is a party's word that it has a bundle.
+type Acknowledgement struct {
+	Party string    `json:"party"`
+	At    time.Time `json:"at"`
+}
+
+// inForce is the newest certificate that the issuer made as it was asked; nil for none.
+func (r *Record) inForce() *Issue {
+	i := slices.IndexFunc(r.Issued, func(i Issue) bool { return !i.Rejected && i.SupersededAt.IsZero() })
+	if i < 0 {
+		return nil
+	}
+	return &r.Issued[i]
 }
 
 // Placed is one bundle at one target.

@@ -9,7 +9,21 @@ import (
 )
 
 // How long to wait after the n-th failure in a row; the last entry repeats. Elapsed
-// times in comments.
+// times in comments. The service's own word (RetryAfter) wins where it is longer.
+//
+//	kind             delays      because
+//	unavailable      transient   it had no effect, and the service will be back
+//	unknown outcome  transient   it may have had one: the next try begins with a look
+//	conflict         transient   another change is going on, or a read back was too early
+//	in use           transient   something binds what was to go; told apart at retiring
+//	unknown          transient   never classified: be it a bug, it is not hammered
+//	throttled        60 s        no service says how long; doubling is the client's
+//	unauthenticated  stubborn    somebody must change a login (a password is held back)
+//	denied           stubborn    somebody must grant a permission
+//	invalid          stubborn    somebody must change the policy, the bundle or the CA
+//	quota            stubborn    somebody must make room
+//	not found        stubborn    somebody must create it, or correct the policy
+//	exists           stubborn    somebody must rename or remove what is in the way
 var (
 	// transientDelays: something is down or busy, and will be back.
 	transientDelays = []time.Duration{

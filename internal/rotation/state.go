@@ -16,7 +16,7 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 		return "", false
 	}
 	if o.Wanted == nil {
-		return StateWaiting, reasonNoSource
+		return judgeUnissued(o, steps)
 	}
 	if !o.Wanted.Info.NotAfter.After(now) {
 		return StateExpired, "the bundle expired at " + clock(o.Wanted.Info.NotAfter)
@@ -24,15 +24,19 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 	if reason, refused := find(func(s Step) bool { return s.Kind == StepRefuse }); refused {
 		return StateFailed, reason
 	}
+	if reason, failing := o.failsToIssue(now); failing {
+		return StateFailed, reason
+	}
 	// A look that failed takes nothing back: what was proven stands until it is seen otherwise.
-	proven := o.Record.Verified == o.wants()
+	verified := o.Record.Verified == o.wants()
+	proven := verified && o.placed()
 	if reason, failed := find(func(s Step) bool { return s.Cause == CauseRetry }); failed && !proven {
 		return StateFailed, reason
 	}
 	if slices.ContainsFunc(steps, Step.acts) {
 		return StateRotating, ""
 	}
-	if o.active() && !proven {
+	if o.provable() && !verified {
 		if late(o, now) {
 			return StateFailed, "not served within " + o.Policy.Verify.Within.String() + ": " + unservedReason(o.Record)
 		}
@@ -47,10 +51,44 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 	return StateConverged, ""
 }
 
+// judgeUnissued is judge where there is nothing that could be served.
+func judgeUnissued(o *Observation, steps []Step) (State, string) {
+	if !o.issues() {
+		return StateWaiting, reasonNoSource
+	}
+	for _, s := range steps {
+		switch {
+		case s.Kind == StepRefuse, s.Cause == CauseRetry:
+			return StateFailed, s.Reason
+		case s.acts():
+			return StateRotating, ""
+		}
+	}
+	return StateWaiting, "nothing is issued yet"
+}
+
+// failsToIssue says why the next certificate, which is due, could not be had so far.
+func (o *Observation) failsToIssue(now time.Time) (reason string, failing bool) {
+	a := o.Record.Issuing.Attempts
+	if a.Failures == 0 || a.FailedStep != StepIssue {
+		return "", false
+	}
+	_, at := o.nextIssue(now)
+	return a.Failure, !at.After(now)
+}
+
+// placed reports whether every target was last seen to serve what is wanted.
+func (o *Observation) placed() bool {
+	return !slices.ContainsFunc(o.Targets, func(v View) bool {
+		a := o.target(v.Name).Active
+		return len(v.Endpoints) > 0 && (a == nil || a.Fingerprint != o.wants())
+	})
+}
+
 // holdsBack reports whether a wait keeps the wanted bundle from being served. Waiting
 // to retire something, for the next comparison, or to repeat a look, does not.
 func holdsBack(c Cause) bool {
-	return c != CauseGrace && c != CauseInUse && c != CauseBlocked && c != CauseDrift && c != CauseRetry
+	return c != CauseRenewal && c != CauseGrace && c != CauseInUse && c != CauseBlocked && c != CauseDrift && c != CauseRetry
 }
 
 // late reports whether the proof has been missing for longer than the policy allows.

@@ -44,6 +44,11 @@ type world struct {
 	// listing is read by policies that say covered.
 	listing *Listing
 
+	// issuer makes the certificates where the policy's source issues.
+	issuer *issuer
+	// application and second are further targets of policies that have them.
+	application, second providers.Target
+
 	// fault is asked before and after every outside call.
 	fault func(call string, after bool) error
 	calls []string
@@ -359,6 +364,10 @@ func (w *world) boundTo(host string, n byte) bool {
 // engine is a fresh process.
 func (w *world) engine() *Engine {
 	assembly := &Assembly{Policy: w.policy, Source: w, Targets: map[string]providers.Target{"edge": target{w}}}
+	assembly.Targets["grafana"], assembly.Targets[policy.ApplicationTarget], assembly.Targets["second"] = target{w}, w.application, w.second
+	if w.issuer != nil {
+		assembly.Source, assembly.Issuer = IssuedSource{Certificate: w.id.Certificate, Names: []string{"shop.example.com", "www.example.com", application}}, w.issuer
+	}
 	if w.listing == nil {
 		w.listing = NewListing(target{w})
 	}

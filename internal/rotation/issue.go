@@ -1,0 +1,268 @@
+package rotation
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+)
+
+// issued takes what the record says is in force for what is wanted.
+func (o *Observation) issued() {
+	o.Wanted = nil
+	if current := o.Record.inForce(); current != nil {
+		o.Wanted = &Wanted{Info: current.Info, Chain: current.Chain}
+	}
+}
+
+// forced reports whether somebody asked for a new certificate and has not got it. It is
+// told from the record, so that neither a failure nor a restart makes it be forgotten.
+func (r *Record) forced() bool {
+	current := r.inForce()
+	return !r.Issuing.Forced.IsZero() && (current == nil || current.At.Before(r.Issuing.Forced))
+}
+
+// made are the handles of what the issuer made for the assignment.
+func (r *Record) made() []providers.Handle {
+	var handles []providers.Handle
+	for _, i := range r.Issued {
+		if i.Owned {
+			handles = append(handles, i.Handle)
+		}
+	}
+	return handles
+}
+
+func (r *run) issueRequest() providers.IssueRequest {
+	q := providers.IssueRequest{Owner: r.o.ID, Since: r.o.Record.Issuing.Since}
+	for _, i := range r.o.Record.Issued {
+		q.Known = append(q.Known, i.Handle)
+	}
+	return q
+}
+
+// applySource makes one step at the issuer.
+func (r *run) applySource(ctx context.Context, s Step) error {
+	err := r.once(s)
+	if err == nil && s.Kind != StepLook {
+		if s.Kind == StepIssue {
+			r.begun()
+			if r.o.Record.Issuing.Since.IsZero() {
+				r.o.Record.Issuing.Since = r.now().UTC()
+			}
+		}
+		if err := r.intend(ctx, s); err != nil {
+			return err
+		}
+	}
+	if err == nil {
+		err = r.sourceEffect(ctx, s)
+	}
+	r.o.Record.Intent = nil
+	if err != nil {
+		return r.sourceFailed(ctx, s, err)
+	}
+	r.o.Record.Issuing.succeeded(s.Kind)
+	if s.Kind == StepLook {
+		return nil
+	}
+	return r.save(ctx) // what was made, or ended, is remembered before anything builds on it
+}
+
+func (r *run) sourceEffect(ctx context.Context, s Step) error {
+	switch s.Kind {
+	case StepLook:
+		return r.lookSource(ctx)
+	case StepIssue:
+		return r.issue(ctx, s.Reason)
+	case StepRevoke:
+		return r.revoke(ctx, s)
+	default:
+		return fmt.Errorf("step %s has no effect at an issuer", s.Kind)
+	}
+}
+
+// sourceFailed is failed for steps at the issuer.
+func (r *run) sourceFailed(ctx context.Context, s Step, err error) error {
+	if errors.Is(err, ErrConflict) {
+		return err
+	}
+	issuing, kind := &r.o.Record.Issuing, providers.KindOf(err).String()
+	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, r.o.Policy.Source.Kind(), string(s.Kind), kind)
+	repeated := issuing.Failure == err.Error()
+	issuing.Attempts.failed(s.Kind, err, r.now())
+	if !repeated {
+		r.log.Warn("step failed", "step", s.Kind, "source", r.o.Policy.Source.Kind(), "kind", kind, "retry_at", clock(issuing.RetryAt), "err", err)
+	}
+	r.tried()
+	return r.save(ctx)
+}
+
+// lookSource reads the issuer.
+func (r *run) lookSource(ctx context.Context) error {
+	issuance, err := r.assembly.Issuer.Observe(ctx, r.issueRequest())
+	if err != nil {
+		return err
+	}
+	record := &r.o.Record
+	r.o.Sourced = true
+	record.Issuing.LookedAt, record.Issuing.Authority = r.now().UTC(), issuance.Authority
+	r.absorbIssued(issuance.Certificates)
+	r.noteLook()
+	return nil
+}
+
+// absorbIssued brings the record up to what the issuer has. Where nothing is recorded as
+// in force, as after the loss of all state, the newest usable certificate is adopted.
+func (r *run) absorbIssued(found []providers.Issued) {
+	record := &r.o.Record
+	adopting := record.inForce() == nil
+	for _, c := range found {
+		i := slices.IndexFunc(record.Issued, func(i Issue) bool { return i.Handle == c.Handle })
+		switch {
+		case i >= 0 && !record.Issued[i].Rejected:
+			if known := &record.Issued[i]; known.Problem != c.Problem {
+				known.Problem = c.Problem
+				r.log.Warn("what the issuer says of a certificate has changed", "handle", c.Handle, "fingerprint", short(known.Info.Fingerprint), "problem", c.Problem)
+			}
+		case i < 0 && adopting && (c.Problem == "" || c.Owned):
+			r.adopt(c)
+		}
+	}
+	r.o.issued()
+	r.absorbWanted()
+}
+
+// issueSkew is how far an issuer's clock may be behind ours.
+const issueSkew = 5 * time.Minute
+
+// adopt takes a certificate over that the record does not know: the first usable one for
+// the one in force, others of ours as superseded.
+func (r *run) adopt(c providers.Issued) {
+	record, now := &r.o.Record, r.now().UTC()
+	issue := issueOf(c, r.o.Asks, now)
+	switch {
+	case c.Problem == "" && record.inForce() == nil:
+		r.log.Info("certificate adopted from the issuer", "handle", c.Handle, "fingerprint", short(c.Info.Fingerprint))
+		if since := record.Issuing.Since; !c.Created.Before(since.Add(-issueSkew)) {
+			record.Issuing.Since = time.Time{} // it is what the try under way made
+		}
+	case c.Owned:
+		issue.SupersededAt = now
+	default:
+		return // somebody else's, and not in force: none of our business
+	}
+	record.Issued = append(record.Issued, issue)
+}
+
+func issueOf(c providers.Issued, asks string, now time.Time) Issue {
+	return Issue{Handle: c.Handle, Info: c.Info, Chain: c.Chain, At: now, Asks: asks, Owned: c.Owned, Problem: c.Problem}
+}
+
+// issue gets a new certificate.
+func (r *run) issue(ctx context.Context, reason string) error {
+	issued, err := r.assembly.Issuer.Issue(ctx, r.issueRequest())
+	if err != nil {
+		return err
+	}
+	record, now := &r.o.Record, r.now().UTC()
+	record.Issuing.Since, record.Issuing.Forced = time.Time{}, time.Time{}
+	issue := issueOf(issued, r.o.Asks, now)
+	if issued.Problem != "" {
+		issue.Rejected = true
+		r.log.Error("certificate is not what was asked for; it is not used", "handle", issued.Handle, "problem", issued.Problem)
+	} else if current := record.inForce(); current != nil {
+		current.SupersededAt = now
+	}
+	record.Issued = slices.DeleteFunc(record.Issued, func(i Issue) bool { return i.Rejected && !i.SupersededAt.IsZero() })
+	record.Issued = slices.Insert(record.Issued, 0, issue)
+	r.o.issued()
+	r.absorbWanted()
+	if issued.Problem == "" {
+		r.log.Info("certificate issued", "fingerprint", short(issued.Info.Fingerprint), "handle", issued.Handle, "reason", reason, "not_after", clock(issued.Info.NotAfter))
+		r.tell(EventIssued, EventData{Reason: reason, Trigger: string(r.o.Trigger), CertificatePEM: string(issued.PEM)})
+	}
+	return nil
+}
+
+// collect fetches the bundle in force from the issuer.
+func (r *run) collect(ctx context.Context) (*certs.Bundle, error) {
+	current := r.o.Record.inForce()
+	bundle, err := r.assembly.Issuer.Collect(ctx, r.issueRequest(), current.Handle)
+	if providers.KindOf(err) == providers.KindNotFound {
+		current.Problem = err.Error() // the next one is issued
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f := bundle.Fingerprint(); f != current.Info.Fingerprint {
+		return nil, &providers.Error{Kind: providers.KindInvalid, Service: r.o.Policy.Source.Kind(), Op: "collect the certificate",
+			Message: fmt.Sprintf("it has fingerprint %s, and %s was issued", f.Short(), current.Info.Fingerprint.Short())}
+	}
+	return bundle, nil
+}
+
+// revoke ends a superseded certificate as the policy says, and forgets it.
+func (r *run) revoke(ctx context.Context, s Step) error {
+	record := &r.o.Record
+	i := slices.IndexFunc(record.Issued, func(i Issue) bool { return i.Handle == s.Handle })
+	issue := record.Issued[i]
+	kind := r.o.Policy.Source.Kind()
+	revokes := r.o.Policy.Source.PrivateCA != nil && r.o.Policy.Source.PrivateCA.Superseded == policy.SupersededRevoke
+	if revokes && issue.Owned && issue.Info.NotAfter.After(r.now()) {
+		if err := r.assembly.Issuer.Revoke(ctx, r.issueRequest(), s.Handle); err != nil {
+			r.e.cfg.Meter.Retired(kind, "failed")
+			return err
+		}
+		r.e.cfg.Meter.Retired(kind, "ok")
+		r.log.Info("superseded certificate revoked", "fingerprint", short(s.Fingerprint), "handle", s.Handle)
+		r.tell(EventRetired, EventData{Target: kind, Fingerprint: s.Fingerprint})
+	}
+	kept := r.issueRequest()
+	kept.Known = slices.DeleteFunc(kept.Known, func(h providers.Handle) bool { return h == s.Handle })
+	if err := r.assembly.Issuer.Release(ctx, kept, kept.Known); err != nil {
+		return err
+	}
+	// A rejection is remembered as long as it is what asking again would lead to.
+	if rejected := r.o.rejection(); rejected != nil && rejected.Handle == s.Handle {
+		rejected.SupersededAt = r.now().UTC()
+		return nil
+	}
+	record.Issued = slices.Delete(record.Issued, i, i+1)
+	return nil
+}
+
+// Acknowledge notes that a party has the bundle with this fingerprint. It reports false,
+// and why, for one that nobody waits for. A record that somebody else is changing is an
+// error that wraps ErrConflict: try again.
+func (e *Engine) Acknowledge(ctx context.Context, id ID, f certs.Fingerprint, party string) (taken bool, reason string, err error) {
+	a := e.cfg.Assembly(id.Policy)
+	if a == nil || a.Policy.Source.IdentityCenter == nil {
+		return false, "the policy waits for no acknowledgements", nil
+	}
+	if !slices.Contains(a.Policy.Source.IdentityCenter.Activate.Acknowledgements, party) {
+		return false, "party " + cmp.Or(party, "(none)") + " is not one that the policy waits for", nil
+	}
+	record, revision, err := e.cfg.Journal.Load(ctx, id)
+	if err != nil {
+		return false, "", fmt.Errorf("acknowledge %s/%s: %w", id.Policy, id.Certificate, err)
+	}
+	if record.Wanted.Fingerprint != f {
+		return false, "it is not the certificate in force", nil
+	}
+	if slices.ContainsFunc(record.Acknowledged, func(a Acknowledgement) bool { return a.Party == party }) {
+		return true, "", nil
+	}
+	record = record.clone()
+	record.Acknowledged = append(record.Acknowledged, Acknowledgement{Party: party, At: time.Now().UTC()})
+	if _, err := e.cfg.Journal.Save(ctx, id, record, revision); err != nil {
+		return false, "", fmt.Errorf("acknowledge %s/%s: %w", id.Policy, id.Certificate, err)
+	}
+	return true, "", nil
+}

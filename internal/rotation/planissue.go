@@ -1,0 +1,193 @@
+package rotation
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
+)
+
+// minReissue is the least time between two certificates that nobody asked for by hand:
+// whatever is wrong with one, the next is not made at once, and never in a loop.
+const minReissue = 10 * time.Minute
+
+// planIssue gets a certificate from the issuer where one is due.
+func planIssue(o *Observation, now time.Time) []Step {
+	if !o.issues() {
+		return nil
+	}
+	if step, waiting := o.retry("", o.Record.Issuing.Attempts, now); waiting {
+		return []Step{step}
+	}
+	if !o.Sourced && o.needsSource(now) {
+		return []Step{{Kind: StepLook, Reason: "what the issuer has"}}
+	}
+	reason, at := o.nextIssue(now)
+	if at.After(now) {
+		return []Step{{Kind: StepWait, Until: at, Cause: CauseRenewal, Reason: reason}}
+	}
+	if rejected := o.rejection(); rejected != nil && !o.Record.forced() && o.Record.Issuing.Since.IsZero() {
+		return []Step{{Kind: StepRefuse, Cause: CauseRejected, Fingerprint: rejected.Info.Fingerprint,
+			Reason: "what was issued is not what the policy asks for: " + rejected.Problem + "; change the policy, or force another try"}}
+	}
+	return []Step{{Kind: StepIssue, Reason: reason}}
+}
+
+// nextIssue says when the next certificate is to be issued, and why then.
+func (o *Observation) nextIssue(now time.Time) (reason string, at time.Time) {
+	current := o.Record.inForce()
+	if current == nil {
+		return "nothing is issued yet", now
+	}
+	notBefore := current.At.Add(minReissue)
+	switch {
+	case o.Record.forced():
+		return "forced", now
+	case !o.Record.Issuing.Since.IsZero():
+		return "a try that began at " + clock(o.Record.Issuing.Since) + " is to be finished", now
+	case current.Asks != o.Asks:
+		return "the policy asks for something else than what is in force", now
+	case current.Problem != "":
+		return "the certificate in force cannot be used: " + current.Problem, notBefore
+	}
+	due := o.Policy.When.Renew.Due(current.Info.NotBefore, current.Info.NotAfter)
+	if due.Before(notBefore) {
+		due = notBefore
+	}
+	return "renewal of what is in force", due
+}
+
+// rejection is the certificate that came of asking for what the policy asks for now, and
+// was something else; nil for none. Asking again would make one more.
+func (o *Observation) rejection() *Issue {
+	if len(o.Record.Issued) > 0 && o.Record.Issued[0].Rejected && o.Record.Issued[0].Asks == o.Asks {
+		return &o.Record.Issued[0]
+	}
+	return nil
+}
+
+// needsSource reports whether the issuer must be read.
+func (o *Observation) needsSource(now time.Time) bool {
+	return o.Record.inForce() == nil || o.Trigger.asksToLook() || due(dueLook(o.Policy, o.Record), now)
+}
+
+// announce shows what follows a certificate that is still to be made.
+func (o *Observation) announce() []Step {
+	var steps []Step
+	for i := range o.Targets {
+		if v := &o.Targets[i]; len(v.Endpoints) > 0 {
+			steps = append(steps, Step{Kind: StepStage, Target: v.Name}, Step{Kind: StepActivate, Target: v.Name, Endpoints: v.Endpoints})
+		}
+	}
+	return append(steps, Step{Kind: StepVerify, Endpoints: o.Policy.Verify.Endpoints})
+}
+
+// planHandover keeps a target that comes last from changing until the others serve the
+// bundle and the parties have acknowledged it, or their time is over.
+func planHandover(o *Observation, v *View, now time.Time) (Step, bool) {
+	if !v.Last {
+		return Step{}, false
+	}
+	wait := Step{Kind: StepWait, Target: v.Name, Fingerprint: o.wants(), Cause: CauseHandover}
+	since := o.inForceSince()
+	for i := range o.Targets {
+		other := &o.Targets[i]
+		if other.Last || len(other.Endpoints) == 0 {
+			continue
+		}
+		active := o.target(other.Name).Active
+		if active == nil || active.Fingerprint != o.wants() {
+			wait.Reason = "target " + other.Name + " does not have the new certificate yet"
+			return wait, true
+		}
+		if active.Since.After(since) {
+			since = active.Since
+		}
+	}
+	activate := o.activation()
+	missing := o.unacknowledged()
+	wait.Until = since.Add(activate.After.Std())
+	if !wait.Until.After(now) || len(missing) == 0 && len(activate.Acknowledgements) > 0 {
+		return Step{}, false
+	}
+	wait.Reason = fmt.Sprintf("the new certificate is handed out; it is activated at %s", clock(wait.Until))
+	if len(missing) > 0 {
+		wait.Cause = CauseAcknowledgement
+		wait.Reason = fmt.Sprintf("waiting for the acknowledgement of %s, until %s at the latest", strings.Join(missing, ", "), clock(wait.Until))
+	}
+	return wait, true
+}
+
+// activation is what the policy says about activating.
+func (o *Observation) activation() policy.Activate {
+	a := policy.Activate{After: new(policy.Duration(0))}
+	if ic := o.Policy.Source.IdentityCenter; ic != nil {
+		a.Acknowledgements = ic.Activate.Acknowledgements
+		a.After = cmp.Or(ic.Activate.After, a.After)
+	}
+	return a
+}
+
+// unacknowledged are the parties that have not said yet that they have the bundle.
+func (o *Observation) unacknowledged() []string {
+	return slices.DeleteFunc(slices.Clone(o.activation().Acknowledgements), func(party string) bool {
+		return slices.ContainsFunc(o.Record.Acknowledged, func(a Acknowledgement) bool { return a.Party == party })
+	})
+}
+
+func (o *Observation) inForceSince() time.Time {
+	if current := o.Record.inForce(); current != nil {
+		return current.At
+	}
+	return time.Time{}
+}
+
+// planRevoke ends the certificates of the issuer that are superseded long enough, and
+// that no target holds any more.
+func planRevoke(o *Observation, now time.Time) []Step {
+	if !o.issues() {
+		return nil
+	}
+	current, a := o.Record.inForce(), o.Record.Issuing.Attempts
+	failing := a.FailedStep == StepRevoke && a.RetryAt.After(now)
+	var steps []Step
+	kept := 0
+	for _, issue := range o.Record.Issued {
+		if current != nil && issue.Handle == current.Handle {
+			continue
+		}
+		step := Step{Kind: StepRevoke, Fingerprint: issue.Info.Fingerprint, Handle: issue.Handle}
+		goes := issue.SupersededAt.Add(o.Policy.Retain.For.Std())
+		switch {
+		case issue.Rejected && !issue.SupersededAt.IsZero():
+			continue // disposed of; it is remembered lest the same is asked for again
+		case issue.Rejected: // never served: nothing to wait for
+		case o.holds(issue.Info.Fingerprint):
+			continue // its target says how long it stays
+		case kept < *o.Policy.Retain.Superseded && issue.Problem == "" && issue.Info.NotAfter.After(now):
+			kept++
+			continue // stays as the way back
+		case goes.After(now):
+			step.Kind, step.Until, step.Cause, step.Reason = StepWait, goes, CauseGrace, "superseded certificate stays until then"
+		}
+		if failing && step.Kind == StepRevoke {
+			step.Kind, step.Until, step.Cause, step.Reason = StepWait, a.RetryAt, CauseBlocked, a.Failure
+		}
+		steps = append(steps, step)
+	}
+	return steps
+}
+
+// holds reports whether a target still has a superseded certificate.
+func (o *Observation) holds(f certs.Fingerprint) bool {
+	for _, t := range o.Record.Targets {
+		if t.Active != nil && t.Active.Fingerprint == f || slices.ContainsFunc(t.Superseded, func(p Placed) bool { return p.Fingerprint == f }) {
+			return true
+		}
+	}
+	return false
+}
