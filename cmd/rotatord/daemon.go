@@ -92,6 +92,9 @@ func targetKinds(set *policy.Set) map[string][]string {
 	kinds := map[string][]string{}
 	for _, p := range set.Policies {
 		kinds[p.Name] = nil
+		if p.Source.Issues() {
+			kinds[p.Name] = append(kinds[p.Name], p.Source.Kind())
+		}
 		for _, t := range p.Targets {
 			kinds[p.Name] = append(kinds[p.Name], t.Kind())
 		}
@@ -164,7 +167,7 @@ func (d *daemon) close() error {
 
 // Run works until ctx ends, finishes the steps in flight, and releases everything.
 func (d *daemon) Run(ctx context.Context) error {
-	d.log.Info("rotatord started", "version", versionText(), "policies", len(d.set.Policies), "http", d.http.Addr(), "node", d.set.Config.Node)
+	d.log.Info("rotatord started", "version", versionText(), "policies", len(d.set.Policies), "http", d.http.Addr(), "nats", d.bus.ListenURL(), "node", d.set.Config.Node)
 	stop := context.AfterFunc(ctx, func() {
 		d.log.Info("stopping: steps in flight are finished, no new one starts", "cause", context.Cause(ctx))
 		d.engine.Stop()
@@ -173,7 +176,9 @@ func (d *daemon) Run(ctx context.Context) error {
 	// A name of its own: the function above keeps the context that it was given.
 	g, running := errgroup.WithContext(ctx)
 	for _, p := range d.parts {
-		g.Go(func() error { return orStopped(running, p.watcher.Run(running)) })
+		if p.watcher != nil {
+			g.Go(func() error { return orStopped(running, p.watcher.Run(running)) })
+		}
 	}
 	g.Go(func() error { return d.http.Serve(running) })
 	g.Go(func() error {
@@ -228,7 +233,7 @@ func (d *daemon) session(ctx context.Context) error {
 		}
 		d.replayed.Store(true)
 		d.offerDue(rotation.TriggerStartup)
-		g.Go(func() error { return d.bus.Triggers(ctx, d.triggered) })
+		g.Go(func() error { return d.listen(ctx) })
 		return d.bus.Work(ctx, workersPerPlace, d.work, func(id bus.ID) { d.queue.Freed(id) })
 	})
 	return g.Wait()
@@ -239,7 +244,9 @@ func (d *daemon) session(ctx context.Context) error {
 func (d *daemon) awaitStart(ctx context.Context, replayed <-chan struct{}) bool {
 	waitFor := []<-chan struct{}{replayed}
 	for _, p := range d.parts {
-		waitFor = append(waitFor, p.watcher.Ready())
+		if p.watcher != nil {
+			waitFor = append(waitFor, p.watcher.Ready())
+		}
 	}
 	for _, c := range waitFor {
 		select {

@@ -32,8 +32,11 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 // enqueue asks for a look. Every reason to look ends here.
 func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, force bool, accepted func()) {
 	d.metrics.Triggered(string(t))
-	// A directory is this node's own: nobody else can read its files.
-	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: d.set.Config.Node, Trigger: string(t), Force: force, Asked: time.Now()}, accepted)
+	place := d.set.Config.Node
+	if p, ok := d.parts[id.Policy]; ok {
+		place = p.place
+	}
+	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: force, Asked: time.Now()}, accepted)
 }
 
 // offerDue enqueues every assignment of every policy that has something to do.

@@ -17,7 +17,20 @@ func TestExamplePoliciesLoad(t *testing.T) {
 		t.Fatalf("examples: %v, %v", files, err)
 	}
 	config := exampleConfig(t)
-	if err := policy.CheckFiles(config, files, os.Getenv); err != nil {
+	var copies []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// A CA of the example's host is not on this one.
+		text = regexp.MustCompile(`ca_file: \S+`).ReplaceAll(text, []byte("ca_file: "+filepath.Join(filepath.Dir(config), "secret")))
+		copies = append(copies, filepath.Join(filepath.Dir(config), filepath.Base(file)))
+		if err := os.WriteFile(copies[len(copies)-1], text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := policy.CheckFiles(config, copies, os.Getenv); err != nil {
 		t.Error(err)
 	}
 }

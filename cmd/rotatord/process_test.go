@@ -139,8 +139,8 @@ func (s *remoteSim) call(method, path string, body, answer any) {
 }
 
 // hold makes the next call of an operation wait, before or after its effect.
-func (s *remoteSim) hold(operation, phase string) {
-	s.call(http.MethodPost, "faults", map[string]any{"name": "hold", "service": "waf", "operation": operation, "phase": phase, "count": 1}, nil)
+func (s *remoteSim) hold(service, operation, phase string) {
+	s.call(http.MethodPost, "faults", map[string]any{"name": "hold", "service": service, "operation": operation, "phase": phase, "count": 1}, nil)
 }
 
 // awaitHeld waits until a call is being held.
@@ -190,7 +190,7 @@ func TestKilledInMidRotation(t *testing.T) {
 				"verify: {endpoints: [\"%s:443\"], addresses: [%s], ca_file: %s}\n", filepath.Join(r.dir, "shop"), host, host, quoted(sim.info.Edges), filepath.Join(r.dir, "ca.pem")))
 			bundle := r.issue("shop", host)
 
-			sim.hold(test.operation, test.phase)
+			sim.hold("waf", test.operation, test.phase)
 			first := launch(t, "run", "--config", filepath.Join(r.dir, "rotatord.yaml"))
 			sim.awaitHeld()
 			if err := first.stop(syscall.SIGKILL); err == nil {
@@ -262,7 +262,7 @@ func launchHeld(t *testing.T, operation, phase string) (*rig, *remoteSim, *proce
 	r.write("rotatord.yaml", "state: state\nhttp: {listen: \"127.0.0.1:0\"}\n"+sim.info.cloudYAML())
 	r.write("policies/shop.yaml", fmt.Sprintf("name: shop\nsource: {directory: {path: %s}}\ntargets: [{name: edge, waf: {hosts: [%s]}}]\n", filepath.Join(r.dir, "shop"), host))
 	r.issue("shop", host)
-	sim.hold(operation, phase)
+	sim.hold("waf", operation, phase)
 	p := launch(t, "run", "--config", filepath.Join(r.dir, "rotatord.yaml"))
 	sim.awaitHeld()
 	return r, sim, p

@@ -36,7 +36,7 @@ func (d *daemon) ready() []admin.Component {
 	}
 	var scanning []string
 	for name, p := range d.parts {
-		if !p.watcher.Snapshot().Ready {
+		if p.watcher != nil && !p.watcher.Snapshot().Ready {
 			scanning = append(scanning, name)
 		}
 	}
@@ -59,17 +59,25 @@ func (d *daemon) look() metrics.Look {
 	now := time.Now()
 	for _, p := range d.set.Policies {
 		part := d.parts[p.Name]
-		l.Sources = append(l.Sources, metrics.Source{
-			Kind: "directory", Policy: p.Name, Certificates: len(part.source.names()), Snapshot: part.watcher.Snapshot(),
-		})
+		source := metrics.Source{Kind: p.Source.Kind(), Policy: p.Name, Certificates: len(part.source.names())}
+		if part.watcher != nil {
+			source.Snapshot = part.watcher.Snapshot()
+		}
 		for _, id := range d.assignments(p.Name) {
 			a := metrics.Assignment{ID: id, Record: d.records.get(id)}
 			a.Record.State = d.engine.Standing(id, a.Record, now)
-			if w, ok := part.source.Wanted(id.Certificate); ok {
+			if w, ok := d.engine.Wanted(id, a.Record); ok {
 				a.Wanted = &w.Info
+			}
+			if p.Source.Issues() {
+				source.Issuing, a.Issuer = &a.Record.Issuing, p.Source.Kind()
+				if a.Wanted != nil {
+					a.RenewalDue = p.When.Renew.Due(a.Wanted.NotBefore, a.Wanted.NotAfter)
+				}
 			}
 			l.Assignments = append(l.Assignments, a)
 		}
+		l.Sources = append(l.Sources, source)
 	}
 	if l.NATSConnected && d.replayed.Load() {
 		ctx, cancel := context.WithTimeout(context.Background(), askQueue)

@@ -26,6 +26,9 @@ type simulateFlags struct {
 	dir         string
 	hosts       []string
 	dedicated   []string
+	domains     []string
+	authority   string
+	application string
 	quota       int
 	edges       int
 	propagation time.Duration
@@ -39,8 +42,9 @@ func newSimulateCommand(g *globals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "simulate",
 		Short: "Run the cloud simulator alone, to try policies out",
-		Long: "Simulate serves IAM and WAF as the cloud does, over TLS on loopback, and TLS edges that serve what is bound to\n" +
-			"each host. Everything is in memory; credentials are made anew at each start. It runs until it is interrupted.",
+		Long: "Simulate serves IAM, WAF, API gateway, private CA and Identity Center as the cloud does, over TLS on loopback,\n" +
+			"and TLS edges that serve what is bound to each host and domain. Everything is in memory; credentials are made anew\n" +
+			"at each start. It runs until it is interrupted.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return simulate(cmd.Context(), cmd, g, f) },
 	}
@@ -50,6 +54,9 @@ func newSimulateCommand(g *globals) *cobra.Command {
 	flags.StringVar(&f.dir, "dir", "", "directory for ca.pem and secret (default a temporary one)")
 	flags.StringArrayVar(&f.hosts, "host", nil, "a host that WAF protects in cloud mode; may be repeated")
 	flags.StringArrayVar(&f.dedicated, "dedicated-host", nil, "a host in dedicated mode; may be repeated")
+	flags.StringArrayVar(&f.domains, "domain", nil, "a domain of an API gateway; may be repeated")
+	flags.StringVar(&f.authority, "private-ca", "Simulated Issuing CA", "common name of the private CA")
+	flags.StringVar(&f.application, "application", "application", "name of the Identity Center application")
 	flags.IntVar(&f.quota, "quota", -1, "how many certificates the account may hold; -1 for no limit")
 	flags.IntVar(&f.edges, "edges", 1, "number of edges")
 	flags.DurationVar(&f.propagation, "propagation", time.Second, "time from a binding until the edges serve it")
@@ -67,6 +74,12 @@ type simulated struct {
 	SecretFile string   `json:"secret_file"`
 	CAFile     string   `json:"ca_file"`
 	Edges      []string `json:"edges"`
+	// What policies refer to by id.
+	GatewayID     string `json:"gateway_id,omitempty"`
+	AuthorityID   string `json:"authority_id,omitempty"`
+	AuthorityFile string `json:"authority_file,omitempty"`
+	InstanceID    string `json:"instance_id,omitempty"`
+	ApplicationID string `json:"application_id,omitempty"`
 }
 
 func simulate(ctx context.Context, cmd *cobra.Command, g *globals, f *simulateFlags) error {
@@ -89,6 +102,20 @@ func simulate(ctx context.Context, cmd *cobra.Command, g *globals, f *simulateFl
 	}
 	for _, name := range f.dedicated {
 		cfg.Hosts = append(cfg.Hosts, cloudsim.Host{Name: strings.ToLower(name), Dedicated: true})
+	}
+	if len(f.domains) > 0 {
+		var domains []cloudsim.Domain
+		for _, name := range f.domains {
+			domains = append(domains, cloudsim.Domain{Name: strings.ToLower(name)})
+		}
+		cfg.Gateways = []cloudsim.Gateway{{Groups: []cloudsim.Group{{Domains: domains}}}}
+	}
+	if f.authority != "" {
+		root := f.authority + " Root"
+		cfg.Authorities = []cloudsim.Authority{{CommonName: root}, {CommonName: f.authority, Parent: root}}
+	}
+	if f.application != "" {
+		cfg.Instances = []cloudsim.IdentityInstance{{Applications: []cloudsim.Application{{Name: f.application}}}}
 	}
 	sim, err := cloudsim.New(cfg)
 	if err != nil {
@@ -143,6 +170,18 @@ func describeSimulator(sim *cloudsim.Sim, dir, secret string) (simulated, error)
 	if err := certs.WriteFileAtomic(info.CAFile, sim.CAPEM(), 0o644); err != nil {
 		return simulated{}, fmt.Errorf("write the simulator's CA: %w", err)
 	}
+	if len(cfg.Gateways) > 0 {
+		info.GatewayID = cfg.Gateways[0].ID
+	}
+	if all := sim.Authorities(); len(all) > 0 {
+		info.AuthorityID, info.AuthorityFile = all[len(all)-1].ID, filepath.Join(dir, "private-ca.pem")
+		if err := certs.WriteFileAtomic(info.AuthorityFile, []byte(all[0].CertificatePEM), 0o644); err != nil {
+			return simulated{}, fmt.Errorf("write the private CA's root: %w", err)
+		}
+	}
+	if all := sim.Applications(); len(all) > 0 {
+		info.InstanceID, info.ApplicationID = all[0].InstanceID, all[0].ID
+	}
 	return info, nil
 }
 
@@ -154,9 +193,13 @@ func (s simulated) cloudYAML() string {
     project_id: %s
     auth:
       access_key: {id: %s, secret_file: %s}
-    endpoints: {iam: "%[5]s", waf: "%[5]s", apig: "%[5]s"}
+    endpoints: {iam: "%[5]s", waf: "%[5]s", apig: "%[5]s", ccm: "%[5]s", identity_center: "%[5]s"}
     ca_file: %[6]s
-    limits: {waf: {rate: 50, burst: 50, concurrency: 8}, apig: {rate: 50, burst: 50, concurrency: 8}}
+    limits:
+      waf: &fast {rate: 50, burst: 50, concurrency: 8}
+      apig: *fast
+      ccm: *fast
+      identity_center: *fast
 `, s.Region, s.ProjectID, s.AccessKey, s.SecretFile, s.URL, s.CAFile)
 }
 
@@ -169,11 +212,26 @@ Its edges are at %s; for a policy:
 
 verify:
   addresses: [%s]
-
+%s
 For rotatord.yaml:
 
-%s`, s.URL, strings.Join(s.Edges, " and "), quoted(s.Edges), s.cloudYAML())
+%s`, s.URL, strings.Join(s.Edges, " and "), quoted(s.Edges), s.ids(), s.cloudYAML())
 	return err
+}
+
+// ids are what policies refer to, as they stand in them.
+func (s simulated) ids() string {
+	var b strings.Builder
+	if s.GatewayID != "" {
+		fmt.Fprintf(&b, "\napig: {instance_id: %s}\n", s.GatewayID)
+	}
+	if s.AuthorityID != "" {
+		fmt.Fprintf(&b, "\nprivate_ca: {issuer_id: %s}   # its root is in %s\n", s.AuthorityID, s.AuthorityFile)
+	}
+	if s.ApplicationID != "" {
+		fmt.Fprintf(&b, "\nidentity_center: {instance_id: %s, application_instance_id: %s}\n", s.InstanceID, s.ApplicationID)
+	}
+	return b.String()
 }
 
 // quoted writes strings as the items of a YAML list.

@@ -13,6 +13,33 @@ import (
 	"github.com/rotatord/rotatord/internal/watcher"
 )
 
+// source is a policy's source, as the daemon needs it besides the engine.
+type source interface {
+	rotation.Source
+	// names are the certificates that the policy takes, by name.
+	names() []string
+}
+
+// issuedSource is the source of a policy that issues its one certificate.
+type issuedSource struct{ rotation.IssuedSource }
+
+func (s issuedSource) names() []string { return []string{s.Certificate} }
+
+// newIssuedSource says who is served where before anything is issued: the names are those
+// that are asked for.
+func newIssuedSource(p *policy.Policy) issuedSource {
+	s := issuedSource{rotation.IssuedSource{Certificate: p.Source.Certificate()}}
+	if ca := p.Source.PrivateCA; ca != nil {
+		for _, name := range ca.Names {
+			s.Names = append(s.Names, name.Value)
+		}
+	}
+	if ic := p.Source.IdentityCenter; ic != nil {
+		s.Names = []string{ic.ApplicationInstanceID} // where the certificate is activated
+	}
+	return s
+}
+
 // directorySource is a policy's view of a watched directory: a rotation.Source.
 type directorySource struct {
 	match   policy.Match

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,6 +22,8 @@ import (
 	"github.com/rotatord/rotatord/internal/providers/apig"
 	"github.com/rotatord/rotatord/internal/providers/file"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/providers/identitycenter"
+	"github.com/rotatord/rotatord/internal/providers/privateca"
 	"github.com/rotatord/rotatord/internal/providers/waf"
 	"github.com/rotatord/rotatord/internal/rotation"
 	"github.com/rotatord/rotatord/internal/watcher"
@@ -30,55 +34,148 @@ import (
 
 // wiring builds adapters and shares those that can be shared.
 type wiring struct {
-	set     *policy.Set
-	meter   *metrics.Metrics
-	log     *slog.Logger
-	clients map[string]*huaweicloud.Client
-	wafs    map[string]*waf.Target
+	set   *policy.Set
+	meter *metrics.Metrics
+	log   *slog.Logger
+	// transport replaces the network of the clouds in tests; nil otherwise.
+	transport http.RoundTripper
+	clients   map[string]*huaweicloud.Client
+	wafs      map[string]*waf.Target
 	// listings by target: adapters are pointers, so they can be keys.
-	listings map[providers.Target]*rotation.Listing
+	listings     map[providers.Target]*rotation.Listing
+	applications map[*policy.IdentityCenter]*identitycenter.Application
+	// authorities are what issuers read of their CAs, shared.
+	authorities privateca.Authorities
 	// gateways make targets of one API gateway take turns.
 	gateways apig.Locks
 }
 
 func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wiring {
-	return &wiring{set: set, meter: meter, log: log, clients: map[string]*huaweicloud.Client{}, wafs: map[string]*waf.Target{}, listings: map[providers.Target]*rotation.Listing{}}
+	return &wiring{
+		set: set, meter: meter, log: log, clients: map[string]*huaweicloud.Client{}, wafs: map[string]*waf.Target{},
+		listings: map[providers.Target]*rotation.Listing{}, applications: map[*policy.IdentityCenter]*identitycenter.Application{},
+	}
 }
 
 // part is a policy with everything that runs for it.
 type part struct {
 	assembly *rotation.Assembly
-	source   *directorySource
-	watcher  *watcher.Watcher
+	source   source
+	// watcher of a source that is a directory; nil for others.
+	watcher *watcher.Watcher
+	// place is where the policy's work can be done: this node, or any.
+	place string
 }
 
 // part builds a policy's source and targets. onChange hears of changes of the source.
-func (w *wiring) part(p *policy.Policy, onChange func(watcher.Change)) (*part, error) {
-	dir := p.Source.Directory
-	password, err := secretBytes(dir.KeyPasswordFile)
-	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", p.Name, err)
+func (w *wiring) part(p *policy.Policy, onChange func(watcher.Change)) (_ *part, err error) {
+	made := &part{place: w.place(p), assembly: &rotation.Assembly{Policy: p, Targets: map[string]providers.Target{}, Listings: map[string]*rotation.Listing{}}}
+	if err := w.source(made, p, onChange); err != nil {
+		return nil, fmt.Errorf("policy %s: source: %w", p.Name, err)
 	}
-	watch, err := watcher.New(watcher.Config{
-		Name: p.Name, Root: dir.Path, Recursive: dir.Recursive, Interval: dir.Rescan.Std(),
-		KeyPassword: password, Logger: w.log.With("policy", p.Name), OnChange: onChange,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("policy %s: %w", p.Name, err)
-	}
-	source := newDirectorySource(p, watch)
-	assembly := &rotation.Assembly{Policy: p, Source: source, Targets: map[string]providers.Target{}, Listings: map[string]*rotation.Listing{}}
+	made.assembly.Source = made.source
 	for _, t := range p.Targets {
-		if assembly.Targets[t.Name], err = w.target(t); err != nil {
+		target, err := w.target(t)
+		if err != nil {
 			return nil, fmt.Errorf("policy %s: target %s: %w", p.Name, t.Name, err)
 		}
+		made.assembly.Targets[t.Name] = target
 		if t.Endpoints().Covered {
-			if assembly.Listings[t.Name], err = w.listing(assembly.Targets[t.Name]); err != nil {
+			if made.assembly.Listings[t.Name], err = w.listing(target); err != nil {
 				return nil, fmt.Errorf("policy %s: target %s: %w", p.Name, t.Name, err)
 			}
 		}
 	}
-	return &part{assembly, source, watch}, nil
+	return made, nil
+}
+
+// place says who can work for a policy: what touches this host's files stays with it.
+func (w *wiring) place(p *policy.Policy) string {
+	local := p.Source.Directory != nil || p.Source.PrivateCA != nil && p.Source.PrivateCA.Key.Held == policy.HeldLocal
+	if local || slices.ContainsFunc(p.Targets, func(t policy.Target) bool { return t.File != nil }) {
+		return w.set.Config.Node
+	}
+	return bus.Any
+}
+
+// source builds a policy's source: the switch over its kinds.
+func (w *wiring) source(made *part, p *policy.Policy, onChange func(watcher.Change)) (err error) {
+	switch {
+	case p.Source.Directory != nil:
+		if made.watcher, err = w.watcher(p, onChange); err != nil {
+			return err
+		}
+		made.source = newDirectorySource(p, made.watcher)
+		return nil
+	case p.Source.PrivateCA != nil:
+		made.assembly.Issuer, err = w.privateCA(p.Source.PrivateCA)
+	case p.Source.IdentityCenter != nil:
+		var application *identitycenter.Application
+		if application, err = w.application(p.Source.IdentityCenter); err == nil {
+			made.assembly.Issuer = application.Issuer()
+		}
+	default:
+		err = errors.New("the policy has none")
+	}
+	made.source = newIssuedSource(p)
+	return err
+}
+
+func (w *wiring) watcher(p *policy.Policy, onChange func(watcher.Change)) (*watcher.Watcher, error) {
+	dir := p.Source.Directory
+	password, err := secretBytes(dir.KeyPasswordFile)
+	if err != nil {
+		return nil, err
+	}
+	return watcher.New(watcher.Config{
+		Name: p.Name, Root: dir.Path, Recursive: dir.Recursive, Interval: dir.Rescan.Std(),
+		KeyPassword: password, Logger: w.log.With("policy", p.Name), OnChange: onChange,
+	})
+}
+
+func (w *wiring) privateCA(spec *policy.PrivateCA) (*privateca.Issuer, error) {
+	client, err := w.client(spec.Cloud)
+	if err != nil {
+		return nil, err
+	}
+	asked := privateca.Spec{
+		IssuerID: spec.IssuerID, CommonName: spec.CommonName, Country: spec.Subject.Country, State: spec.Subject.State,
+		Locality: spec.Subject.Locality, Organization: spec.Subject.Organization, OrganizationalUnit: spec.Subject.OrganizationalUnit,
+		KeyAlgorithm: spec.Key.Algorithm, Held: spec.Key.Held, Signature: spec.Signature,
+		Validity: privateca.Validity{Type: spec.Validity.Type, Value: spec.Validity.Value}, Backdate: spec.Backdate.Std(),
+		KeyUsages: spec.KeyUsages, ExtendedKeyUsages: spec.ExtendedKeyUsages, EnterpriseProject: spec.EnterpriseProject,
+	}
+	for _, name := range spec.Names {
+		asked.Names = append(asked.Names, privateca.Name{Type: name.Type, Value: name.Value})
+	}
+	if x := spec.CustomExtension; x != nil {
+		asked.Extension = &privateca.Extension{OID: x.OID, Value: x.Value}
+	}
+	return privateca.New(privateca.Config{
+		Client: client, Spec: asked, Keys: filepath.Join(w.set.Config.State, "keys"), Authorities: &w.authorities,
+		Logger: w.log.With("cloud", spec.Cloud, "service", "ccm"),
+	})
+}
+
+// application builds what both the source and the target of an Identity Center policy
+// use, once.
+func (w *wiring) application(spec *policy.IdentityCenter) (*identitycenter.Application, error) {
+	if a, ok := w.applications[spec]; ok {
+		return a, nil
+	}
+	client, err := w.client(spec.Cloud)
+	if err != nil {
+		return nil, err
+	}
+	a, err := identitycenter.New(identitycenter.Config{
+		Client: client, InstanceID: spec.InstanceID, ApplicationInstanceID: spec.ApplicationInstanceID,
+		All: spec.Superseded == policy.SupersededDeleteAll, Logger: w.log.With("cloud", spec.Cloud, "service", "identity_center"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	w.applications[spec] = a
+	return a, nil
 }
 
 // target builds the adapter of a target: the switch over kinds.
@@ -90,6 +187,12 @@ func (w *wiring) target(t policy.Target) (providers.Target, error) {
 		return w.apig(t.APIG)
 	case t.File != nil:
 		return w.file(t.File)
+	case t.Application != nil:
+		a, err := w.application(t.Application)
+		if err != nil {
+			return nil, err
+		}
+		return a.Target(), nil
 	}
 	return nil, fmt.Errorf("target %s has no kind", t.Name)
 }
@@ -155,47 +258,6 @@ func (w *wiring) waf(spec *policy.WAF) (*waf.Target, error) {
 	}
 	w.wafs[shared] = t
 	return t, nil
-}
-
-// client builds the client of a cloud, once.
-func (w *wiring) client(name string) (*huaweicloud.Client, error) {
-	if c, ok := w.clients[name]; ok {
-		return c, nil
-	}
-	spec := w.set.Config.Clouds[name]
-	roots, err := loadPool(spec.CAFile)
-	if err != nil {
-		return nil, fmt.Errorf("cloud %s: %w", name, err)
-	}
-	limits := map[string]huaweicloud.Limit{}
-	for service, l := range spec.Limits {
-		limits[service] = huaweicloud.Limit{Rate: l.Rate, Burst: l.Burst, Concurrency: l.Concurrency}
-	}
-	c, err := huaweicloud.New(huaweicloud.Config{
-		Name: name, Region: spec.Region, ProjectID: spec.ProjectID, DomainID: spec.DomainID,
-		Auth: cloudAuth(spec.Auth), Endpoints: spec.Endpoints, RootCAs: roots, Proxy: spec.Proxy,
-		Timeout: spec.Timeout.Std(), Limits: limits, Logger: w.log.With("cloud", name), Meter: w.meter.Cloud(name),
-	})
-	if err != nil {
-		return nil, err
-	}
-	w.clients[name] = c
-	return c, nil
-}
-
-// cloudAuth hands secrets on as functions: they are read when they are used.
-func cloudAuth(a policy.Auth) huaweicloud.Auth {
-	if k := a.AccessKey; k != nil {
-		auth := huaweicloud.AccessKey{ID: k.ID, Secret: huaweicloud.SecretFrom(k.SecretFile.Read)}
-		if k.SecurityTokenFile != "" {
-			auth.SecurityToken = huaweicloud.SecretFrom(k.SecurityTokenFile.Read)
-		}
-		return auth
-	}
-	p := a.Password
-	return huaweicloud.Password{
-		User: p.User, Password: huaweicloud.SecretFrom(p.PasswordFile.Read), Domain: p.Domain, Project: p.Project,
-	}
 }
 
 // busConfig translates the configuration of NATS.
@@ -280,7 +342,10 @@ func secretBytes(f policy.SecretFile) ([]byte, error) {
 
 // operations are the cloud calls that can be made, for pre-creating metric series.
 func operations() map[string][]string {
-	return map[string][]string{huaweicloud.IAM: huaweicloud.Operations(), huaweicloud.WAF: waf.Operations(), huaweicloud.APIG: apig.Operations()}
+	return map[string][]string{
+		huaweicloud.IAM: huaweicloud.Operations(), huaweicloud.WAF: waf.Operations(), huaweicloud.APIG: apig.Operations(),
+		huaweicloud.CCM: privateca.Operations(), huaweicloud.IdentityCenter: identitycenter.Operations(),
+	}
 }
 
 func kindNames() []string {

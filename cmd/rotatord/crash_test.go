@@ -1,0 +1,552 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/certs/certstest"
+	"github.com/rotatord/rotatord/internal/cloudsim"
+	"github.com/rotatord/rotatord/internal/metrics"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers"
+	"github.com/rotatord/rotatord/internal/rotation"
+)
+
+// This file is the crash matrix with everything real but the network and the clock: the
+// wiring, the adapters, the cloud's client, the files on disk and the simulator. Each call
+// that leaves the process, and each access to the journal, goes wrong once in each way.
+
+// mishap is a way in which one outside call goes wrong.
+type mishap struct {
+	name string
+	// after says that it strikes when the effect is there; kills that the process ends.
+	after, kills bool
+}
+
+var mishaps = []mishap{
+	{"refused", false, false}, {"timed out before the effect", false, false}, {"answer lost", true, false},
+	{"killed before", false, true}, {"killed after", true, true},
+}
+
+// errNoAnswer is what the caller sees of a call whose answer never comes.
+var errNoAnswer = errors.New("connection reset by peer")
+
+// crashWorld is what stays when the process dies: the cloud, the disk and the journal.
+type crashWorld struct {
+	t   *testing.T
+	sim *cloudsim.Sim
+	ca  *certstest.CA
+	dir string
+	set *policy.Set
+	id  rotation.ID
+
+	journal  []byte
+	revision rotation.Revision
+
+	// wanted is what a directory source has.
+	wanted *certs.Bundle
+	// names of the certificate, and whether its key type is fixed.
+	names []string
+
+	// strike is asked at each outside call; dead says that the process has been killed.
+	mu     sync.Mutex
+	strike func(n int, after bool) (mishap, bool)
+	calls  []string
+	dead   bool
+}
+
+// around makes one outside call, with what goes wrong.
+func (w *crashWorld) around(call string, effect func() error, refused func() error) error {
+	n, m, struck := w.begin(call)
+	if n < 0 {
+		return errNoAnswer // nothing leaves a process that is dead
+	}
+	if struck {
+		if m.name == "refused" {
+			return refused()
+		}
+		return errNoAnswer
+	}
+	if err := effect(); err != nil {
+		return err
+	}
+	if _, struck := w.struck(n, true); struck {
+		return errNoAnswer
+	}
+	return nil
+}
+
+// begin numbers a call, from 0; negative when the process is dead.
+func (w *crashWorld) begin(call string) (n int, m mishap, struck bool) {
+	w.mu.Lock()
+	if w.dead {
+		w.mu.Unlock()
+		return -1, mishap{}, false
+	}
+	n = len(w.calls)
+	w.calls = append(w.calls, call)
+	w.mu.Unlock()
+	m, struck = w.struck(n, false)
+	return n, m, struck
+}
+
+func (w *crashWorld) struck(n int, after bool) (mishap, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.strike == nil {
+		return mishap{}, false
+	}
+	m, struck := w.strike(n, after)
+	w.dead = w.dead || struck && m.kills
+	return m, struck
+}
+
+// RoundTrip implements http.RoundTripper over the simulator.
+func (w *crashWorld) RoundTrip(q *http.Request) (answer *http.Response, err error) {
+	path := strings.Split(q.URL.Path, "/")
+	err = w.around(q.Method+" "+path[len(path)-1], func() (err error) {
+		answer, err = w.sim.Transport().RoundTrip(q)
+		return err
+	}, func() error {
+		answer = &http.Response{
+			StatusCode: http.StatusServiceUnavailable, Header: http.Header{}, Request: q, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+			Body: io.NopCloser(strings.NewReader("down")),
+		}
+		return nil
+	})
+	if err != nil {
+		if answer != nil {
+			_ = answer.Body.Close()
+		}
+		return nil, err
+	}
+	return answer, nil
+}
+
+// The journal, the events and the handshakes.
+
+type crashJournal struct{ *crashWorld }
+
+func (w crashJournal) Load(context.Context, rotation.ID) (r rotation.Record, revision rotation.Revision, err error) {
+	err = w.around("load", func() error {
+		revision = w.revision
+		if w.journal == nil {
+			return nil
+		}
+		return json.Unmarshal(w.journal, &r)
+	}, func() error { return errNoAnswer })
+	return r, revision, err
+}
+
+func (w crashJournal) Save(_ context.Context, _ rotation.ID, r rotation.Record, read rotation.Revision) (revision rotation.Revision, err error) {
+	err = w.around("save", func() error {
+		if read != w.revision {
+			return rotation.ErrConflict
+		}
+		body, err := json.Marshal(r)
+		if err != nil {
+			return err
+		}
+		w.journal, w.revision = body, w.revision+1
+		revision = w.revision
+		return nil
+	}, func() error { return errNoAnswer })
+	return revision, err
+}
+
+func (w *crashWorld) Publish(context.Context, rotation.Event) error { return nil }
+
+// Probe shows what the cloud has bound, and what is in the files.
+func (w *crashWorld) Probe(_ context.Context, r providers.ProbeRequest) []providers.Probe {
+	var probes []providers.Probe
+	for _, endpoint := range r.Endpoints {
+		name, _, _ := strings.Cut(endpoint, ":")
+		probes = append(probes, providers.Probe{Endpoint: endpoint, Fingerprint: w.served(name)})
+	}
+	return probes
+}
+
+// served is what a host, a domain, an application or a directory has.
+func (w *crashWorld) served(name string) (f certs.Fingerprint) {
+	text := ""
+	if _, bound, ok := w.sim.Bound(name); ok {
+		text = bound
+	}
+	for _, d := range w.sim.Domains() {
+		if d.Name == name && len(d.Certificates) > 0 {
+			text = d.Certificates[0].Fingerprint
+		}
+	}
+	for _, a := range w.sim.Applications() {
+		for _, c := range a.Certificates {
+			if a.ID == name && c.Status == "ACTIVE" {
+				text = c.Fingerprint
+			}
+		}
+	}
+	if strings.HasPrefix(name, "/") {
+		return fileFingerprint(filepath.Join(name, "cert.pem"))
+	}
+	f, _ = certs.ParseFingerprint(text)
+	return f
+}
+
+func fileFingerprint(path string) (f certs.Fingerprint) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return f
+	}
+	contents, _ := certs.ParsePEM(data, nil)
+	if len(contents.Certificates) > 0 {
+		f = certs.FingerprintOf(contents.Certificates[0].Certificate)
+	}
+	return f
+}
+
+// crashSource is the directory, as a source that is looked at from memory.
+type crashSource struct{ *crashWorld }
+
+func (w crashSource) Refresh(context.Context) error { return nil }
+
+func (w crashSource) Wanted(string) (rotation.Wanted, bool) {
+	return rotation.Wanted{Info: w.wanted.Info(), Chain: len(w.wanted.Chain)}, true
+}
+
+func (w crashSource) Owner(string) (string, bool) { return w.id.Certificate, true }
+
+func (w crashSource) Load(context.Context, string, certs.Fingerprint) (*certs.Bundle, error) {
+	return w.wanted, nil
+}
+
+// crashTale is a policy and what happens to it.
+type crashTale struct {
+	name string
+	// text is the policy, with %[1]s a directory and the simulator's ids after it.
+	text string
+	// issues says that the source makes the certificates; event is what starts the work.
+	issues bool
+	event  func(w *crashWorld) rotation.Request
+}
+
+const (
+	crashHost   = "shop.example.com"
+	crashDomain = "api.example.com"
+)
+
+// crashTales are all kinds of policies, at a first rotation and at the one after it.
+func crashTales() []crashTale {
+	renewed := func(w *crashWorld) rotation.Request {
+		w.renew()
+		return rotation.Request{Trigger: rotation.TriggerFile, Asked: time.Now()}
+	}
+	forced := func(*crashWorld) rotation.Request {
+		return rotation.Request{Trigger: rotation.TriggerNATS, Force: true, Asked: time.Now()}
+	}
+	forgotten := func(w *crashWorld) rotation.Request {
+		w.journal, w.revision = nil, 0
+		return rotation.Request{Trigger: rotation.TriggerStartup, Asked: time.Now()}
+	}
+	const directory = "name: p\nsource: {directory: {path: /nowhere}}\nretain: {superseded: 0, for: 1m}\n"
+	const issued = "name: p\nsource: {private_ca: {issuer_id: %%[3]s, common_name: shop.example.com, key: {held: %s}, validity: 90d, superseded: revoke}}\nretain: {superseded: 0, for: 1m}\n"
+	policies := []crashTale{
+		{name: "waf", text: directory + "targets: [{name: edge, waf: {hosts: [shop.example.com]}}]\n"},
+		{name: "apig in place", text: directory + "targets: [{name: edge, apig: {instance_id: %[2]s, domains: [api.example.com]}}]\n"},
+		{name: "apig new", text: directory + "targets: [{name: edge, apig: {instance_id: %[2]s, domains: [api.example.com], replace: new}}]\n"},
+		{name: "file and waf", text: directory + "targets: [{name: web, file: {directory: %[1]s, certificate: cert.pem, key: key.pem}}, {name: edge, waf: {hosts: [shop.example.com]}}]\n"},
+		{name: "private ca, local", issues: true, text: fmt.Sprintf(issued, "local") + "targets: [{name: edge, waf: {hosts: [shop.example.com]}}]\n"},
+		{name: "private ca, cloud", issues: true, text: fmt.Sprintf(issued, "cloud") + "targets: [{name: edge, waf: {hosts: [shop.example.com]}}]\n"},
+		{name: "identity center", issues: true, text: "name: p\nsource: {identity_center: {instance_id: %[4]s, application_instance_id: %[5]s, activate: {after: 1m}}}\n" +
+			"retain: {superseded: 0, for: 1m}\ntargets: [{name: web, file: {directory: %[1]s, certificate: cert.pem}}]\n"},
+	}
+	var tales []crashTale
+	for _, p := range policies {
+		next := renewed
+		if p.issues {
+			next = forced
+		}
+		for name, event := range map[string]func(*crashWorld) rotation.Request{"renewed": next, "everything forgotten": forgotten} {
+			tale := p
+			tale.name, tale.event = p.name+"/"+name, event
+			tales = append(tales, tale)
+		}
+	}
+	slices.SortFunc(tales, func(a, b crashTale) int { return strings.Compare(a.name, b.name) })
+	return tales
+}
+
+// newCrashWorld makes the world of a tale, converged on a first certificate.
+func newCrashWorld(t *testing.T, tale crashTale, seed uint64) *crashWorld {
+	t.Helper()
+	w := &crashWorld{t: t, dir: t.TempDir(), names: []string{crashHost, crashDomain}}
+	var err error
+	if w.ca, err = certstest.NewCA("crash"); err != nil {
+		t.Fatal(err)
+	}
+	w.renew()
+	key, err := w.wanted.Key.PEM(certs.Traditional)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sim, err = cloudsim.New(cloudsim.Config{
+		AccessKey: simulatedKey, SecretKey: "secret-of-this-test", CertificateQuota: -1, Seed: seed,
+		Hosts: []cloudsim.Host{{Name: crashHost}},
+		Gateways: []cloudsim.Gateway{{Groups: []cloudsim.Group{{Domains: []cloudsim.Domain{{
+			Name: crashDomain, Certificates: []cloudsim.GatewayCertificate{{Name: "by_hand", CertPEM: w.wanted.FullChainPEM(), KeyPEM: key, Instance: true}},
+		}}}}}},
+		Authorities: []cloudsim.Authority{{CommonName: "Root"}, {CommonName: "Issuing", Parent: "Root"}},
+		Instances:   []cloudsim.IdentityInstance{{Applications: []cloudsim.Application{{Name: "app"}}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.configure(tale.text)
+	w.drive(rotation.Request{Trigger: rotation.TriggerStartup, Asked: time.Now()}, time.Hour)
+	w.checkEnd()
+	return w
+}
+
+func (w *crashWorld) configure(text string) {
+	w.t.Helper()
+	out := filepath.Join(w.dir, "out")
+	info := w.sim.Config()
+	application := w.sim.Applications()[0]
+	text = fmt.Sprintf(text+"%.0[1]s%.0[2]s%.0[3]s%.0[4]s%.0[5]s", out, info.Gateways[0].ID, w.sim.Authorities()[1].ID, application.InstanceID, application.ID)
+	for name, content := range map[string]string{
+		"secret": info.SecretKey, "policies/p.yaml": text,
+		"rotatord.yaml": fmt.Sprintf("state: state\nnode: test\nclouds: {default: {region: %s, auth: {access_key: {id: %s, secret_file: secret}},"+
+			" endpoints: {ccm: \"https://ccm.example.com\"}, limits: {waf: &fast {rate: 1000, burst: 1000}, apig: *fast, ccm: *fast, identity_center: *fast}}}\n", info.Region, info.AccessKey),
+	} {
+		path := filepath.Join(w.dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(content), 0o600)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(out, 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	var err error
+	if w.set, err = policy.Load(filepath.Join(w.dir, "rotatord.yaml"), func(string) string { return "" }); err != nil {
+		w.t.Fatal(err)
+	}
+	w.id = rotation.ID{Policy: "p", Certificate: crashHost}
+	if p := w.set.Policies[0]; p.Source.Issues() {
+		w.id.Certificate = p.Source.Certificate()
+	}
+}
+
+// renew puts a new bundle into the source.
+func (w *crashWorld) renew() {
+	w.t.Helper()
+	time.Sleep(time.Second) // its validity begins later than its predecessor's
+	b, err := w.ca.Issue(certstest.Options{Names: w.names, NotBefore: time.Now().Truncate(time.Second)})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.wanted = b
+}
+
+// process is a rotatord that was just started.
+func (w *crashWorld) process() *rotation.Engine {
+	w.t.Helper()
+	w.dead = false
+	p := w.set.Policies[0]
+	log := slog.New(slog.NewTextHandler(w.t.Output(), nil))
+	wiring := newWiring(w.set, metrics.New(metrics.Config{Look: func() metrics.Look { return metrics.Look{} }}), log)
+	wiring.transport = w
+	made := &part{assembly: &rotation.Assembly{Policy: p, Targets: map[string]providers.Target{}}}
+	if p.Source.Issues() {
+		if err := wiring.source(made, p, nil); err != nil {
+			w.t.Fatal(err)
+		}
+		made.assembly.Source = made.source
+	} else {
+		made.assembly.Source = crashSource{w}
+	}
+	for _, target := range p.Targets {
+		var err error
+		if made.assembly.Targets[target.Name], err = wiring.target(target); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return rotation.New(rotation.Config{
+		Assembly: func(string) *rotation.Assembly { return made.assembly },
+		Journal:  crashJournal{w}, Events: w, Prober: w, Meter: metrics.New(metrics.Config{Look: func() metrics.Look { return metrics.Look{} }}), Logger: log,
+	})
+}
+
+func (w *crashWorld) record() (r rotation.Record) {
+	_ = json.Unmarshal(w.journal, &r)
+	return r
+}
+
+// drive plays the work queue and the alarm: a message comes again until it was worked
+// on, a dead process is followed by another, and deadlines are kept.
+func (w *crashWorld) drive(q rotation.Request, span time.Duration) {
+	w.t.Helper()
+	end := time.Now().Add(span)
+	engine := w.process()
+	for looks := 0; ; looks++ {
+		if looks > 500 {
+			w.t.Fatalf("it never comes to rest: %s", w.journal)
+		}
+		err := engine.Process(w.t.Context(), w.id, q)
+		if w.dead {
+			engine = w.process()
+			err = errNoAnswer
+		}
+		if err != nil {
+			time.Sleep(time.Second)
+			continue
+		}
+		q = rotation.Request{Trigger: rotation.TriggerDeadline, Asked: time.Now()}
+		at := w.record().WakeAt
+		if at.IsZero() || at.After(end) {
+			time.Sleep(time.Until(end))
+			return
+		}
+		time.Sleep(time.Until(at))
+	}
+}
+
+// checkEnd is the one checker of all invariants.
+func (w *crashWorld) checkEnd() {
+	w.t.Helper()
+	r := w.record()
+	if r.State != rotation.StateConverged || r.Intent != nil || len(r.Outbox) > 0 {
+		w.t.Errorf("not at rest: %s", w.journal)
+	}
+	p := w.set.Policies[0]
+	wanted := r.Wanted.Fingerprint
+	if !p.Source.Issues() && wanted != w.wanted.Fingerprint() {
+		w.t.Errorf("wanted is %s, the source has %s", wanted.Short(), w.wanted.Fingerprint().Short())
+	}
+	for _, target := range p.Targets {
+		for _, name := range target.Endpoints().List {
+			if got := w.served(name); got != wanted {
+				w.t.Errorf("%s serves %s, want %s", name, got.Short(), wanted.Short())
+			}
+		}
+	}
+	w.checkLedger()
+	w.checkOrphans(wanted)
+}
+
+// checkLedger: no leaf was uploaded twice.
+func (w *crashWorld) checkLedger() {
+	w.t.Helper()
+	uploads := map[string]int{}
+	for _, e := range w.sim.Ledger() {
+		if e.Effect && strings.HasPrefix(e.Operation, "CreateCertificate") {
+			uploads[e.Service+" "+e.Fingerprint]++
+		}
+	}
+	for what, n := range uploads {
+		if n > 1 {
+			w.t.Errorf("%s was created %d times", what, n)
+		}
+	}
+}
+
+// checkOrphans: nothing that rotatord made is left but what is in force, and what it did
+// not make is all there.
+func (w *crashWorld) checkOrphans(wanted certs.Fingerprint) {
+	w.t.Helper()
+	for _, c := range w.sim.Certificates() {
+		if strings.HasPrefix(c.Name, "rd_") && c.Fingerprint != wanted.String() {
+			w.t.Errorf("firewall: %s is left", c.Name)
+		}
+	}
+	foreign := 0
+	for _, c := range w.sim.APIGCertificates() {
+		if !strings.HasPrefix(c.Name, "rd_") {
+			foreign++
+		} else if c.Fingerprint != wanted.String() {
+			w.t.Errorf("gateway: %s is left", c.Name)
+		}
+	}
+	if foreign != 1 {
+		w.t.Errorf("%d certificates of somebody else at the gateway, want 1", foreign)
+	}
+	for _, c := range w.sim.PrivateCertificates() {
+		if c.Status == "ISSUED" && c.Fingerprint != wanted.String() {
+			w.t.Errorf("private CA: %s is left, not revoked", c.ID)
+		}
+	}
+}
+
+// TestCrashMatrixOfEveryKind is the matrix. The rows of one tale are one test each.
+func TestCrashMatrixOfEveryKind(t *testing.T) {
+	for _, tale := range crashTales() {
+		t.Run(tale.name, func(t *testing.T) {
+			t.Parallel()
+			calls, issued := faultlessTale(t, tale)
+			for n, call := range calls {
+				for _, m := range mishaps {
+					t.Run(fmt.Sprintf("%d %s/%s", n, call, m.name), func(t *testing.T) {
+						synctest.Test(t, func(t *testing.T) { playCrash(t, tale, n, m, issued) })
+					})
+				}
+			}
+			t.Logf("%d rows", len(calls)*len(mishaps))
+		})
+	}
+}
+
+// faultlessTale returns the calls of a tale in which nothing goes wrong, and how many
+// certificates are issued in it.
+func faultlessTale(t *testing.T, tale crashTale) (calls []string, issued int) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newCrashWorld(t, tale, 1)
+		w.calls = nil
+		w.drive(tale.event(w), 2*time.Hour)
+		w.checkEnd()
+		calls, issued = w.calls, w.issued()
+	})
+	return calls, issued
+}
+
+// issued counts what the services made themselves.
+func (w *crashWorld) issued() int {
+	n := len(w.sim.PrivateCertificates())
+	for _, e := range w.sim.Ledger() {
+		if e.Service == "identity_center" && e.Operation == "create_certificate" && e.Effect {
+			n++
+		}
+	}
+	return n
+}
+
+func playCrash(t *testing.T, tale crashTale, n int, m mishap, issued int) {
+	w := newCrashWorld(t, tale, 1)
+	w.calls = nil
+	done := false
+	w.strike = func(call int, after bool) (mishap, bool) {
+		if done || call != n || after != m.after {
+			return mishap{}, false
+		}
+		done = true
+		return m, true
+	}
+	w.drive(tale.event(w), 6*time.Hour)
+	w.checkEnd()
+	if got := w.issued(); got != issued {
+		t.Errorf("%d certificates were issued, want %d", got, issued)
+	}
+	if !done {
+		t.Error("nothing went wrong")
+	}
+}
