@@ -93,7 +93,7 @@ func New(cfg Config) (*Target, error) {
 	if t.client == nil {
 		return nil, errors.New("apig: want a client")
 	}
-	if !isIdentifier(t.instance) {
+	if !huaweicloud.IsIdentifier(t.instance) {
 		return nil, fmt.Errorf("apig: instance id %q: want the id of a gateway", t.instance)
 	}
 	switch t.scope {

@@ -1,55 +1,20 @@
 package apig
 
 import (
-	"bytes"
 	"encoding/json"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
-// number reads a JSON number, a number in quotes, null or nothing (reference 7.4).
-type number int64
-
-func (n *number) UnmarshalJSON(b []byte) error {
-	*n = 0 // what is no number is not worth losing the rest of the answer for
-	if f, err := strconv.ParseFloat(strings.Trim(string(b), `"`), 64); err == nil && f > -1<<53 && f < 1<<53 {
-		*n = number(f)
-	}
-	return nil
-}
-
-// identifier reads an id: a string or a number of up to 64 letters, digits, - and
-// _. Anything else counts as none: ids stand in logs, errors and paths.
-type identifier string
-
-func (id *identifier) UnmarshalJSON(b []byte) error {
-	*id = identifier(scalar(b))
-	if !isIdentifier(string(*id)) {
-		*id = ""
-	}
-	return nil
-}
-
-func isIdentifier(s string) bool {
-	return len(s) > 0 && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
-		return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
-}
-
-// label reads a name that a person gave: one printable line of up to 256 bytes.
-// Anything else counts as none, since names are shown.
-type label string
-
-func (l *label) UnmarshalJSON(b []byte) error {
-	s := scalar(b)
-	if len(s) > 256 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || strings.Contains(s, "-----") {
-		s = ""
-	}
-	*l = label(s)
-	return nil
-}
+// What answers are made of.
+type (
+	number     = huaweicloud.Number
+	identifier = huaweicloud.Identifier
+	label      = huaweicloud.Label
+)
 
 // labels reads a list of names, or one name.
 type labels []label
@@ -74,7 +39,7 @@ type flag struct{ value *bool }
 
 func (f *flag) UnmarshalJSON(b []byte) error {
 	f.value = nil
-	if v, err := strconv.ParseBool(scalar(b)); err == nil {
+	if v, err := strconv.ParseBool(strings.Trim(string(b), `"`)); err == nil {
 		f.value = &v
 	}
 	return nil
@@ -89,7 +54,7 @@ type moment struct{ time.Time }
 
 func (m *moment) UnmarshalJSON(b []byte) error {
 	m.Time = time.Time{}
-	text := scalar(b)
+	text := huaweicloud.Scalar(b)
 	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", "2006-01-02 15:04:05"} {
 		if t, err := time.Parse(layout, text); err == nil {
 			m.Time = t.UTC()
@@ -100,25 +65,6 @@ func (m *moment) UnmarshalJSON(b []byte) error {
 		m.Time = time.UnixMilli(n).UTC()
 	}
 	return nil
-}
-
-// scalar is the text of a JSON string, number or boolean, "" of anything else.
-func scalar(b []byte) string {
-	var v any
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	if d.Decode(&v) != nil {
-		return ""
-	}
-	switch v := v.(type) {
-	case string:
-		return v
-	case json.Number:
-		return v.String()
-	case bool:
-		return strconv.FormatBool(v)
-	}
-	return ""
 }
 
 // certificate has what is needed of a certificate, from create, list or Show;

@@ -746,7 +746,7 @@ func FuzzList(f *testing.F) {
 		}
 		sortNewest(p.Rows)
 		for _, row := range p.Rows {
-			if !isIdentifier(string(row.ID)) {
+			if !huaweicloud.IsIdentifier(string(row.ID)) {
 				t.Errorf("id %q", row.ID)
 			}
 			if issued := describe(row); issued.Problem == "" && (issued.Info.Fingerprint.IsZero() || issued.Info.Fingerprint != fingerprint(row)) {

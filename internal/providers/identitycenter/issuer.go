@@ -59,7 +59,7 @@ func (i issuer) Observe(ctx context.Context, r providers.IssueRequest) (provider
 
 // describe tells what a certificate is, and why it cannot be put in force.
 func describe(row certificate) providers.Issued {
-	issued := providers.Issued{Handle: providers.Handle(row.ID), Created: row.Issued.millis()}
+	issued := providers.Issued{Handle: providers.Handle(row.ID), Created: row.Issued.Millis()}
 	leaf := row.leaf()
 	if leaf == nil {
 		issued.Problem = "the service shows it in a form that cannot be read"
@@ -134,12 +134,12 @@ func (i issuer) Issue(ctx context.Context, r providers.IssueRequest) (providers.
 func adoptable(rows []certificate, r providers.IssueRequest, now time.Time) (certificate, bool) {
 	var active time.Time
 	for _, row := range rows {
-		if row.isActive() && row.Issued.millis().After(active) {
-			active = row.Issued.millis()
+		if row.isActive() && row.Issued.Millis().After(active) {
+			active = row.Issued.Millis()
 		}
 	}
 	for _, row := range rows {
-		made := row.Issued.millis()
+		made := row.Issued.Millis()
 		switch {
 		case !row.isInactive(), made.Before(active), slices.Contains(r.Known, providers.Handle(row.ID)):
 		case !r.Since.IsZero():

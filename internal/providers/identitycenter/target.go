@@ -8,6 +8,7 @@ import (
 
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/providers"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
 type target struct{ *Application }
@@ -59,7 +60,7 @@ func activeOf(rows []certificate) string {
 
 func (t target) remote(r providers.Request, row certificate, active string) providers.Remote {
 	remote := providers.Remote{
-		Handle: providers.Handle(row.ID), Name: string(row.ID), Created: row.Issued.millis(), NotAfter: row.Expires.millis(),
+		Handle: providers.Handle(row.ID), Name: string(row.ID), Created: row.Issued.Millis(), NotAfter: row.Expires.Millis(),
 		Owned: t.owns(r, providers.Handle(row.ID)), Fingerprint: fingerprint(row),
 	}
 	if leaf := row.leaf(); leaf != nil {
@@ -103,7 +104,7 @@ func (t target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle)
 // Activate makes the application instance sign with the certificate from now on. It
 // makes one call where it does so already, and two otherwise.
 func (t target) Activate(ctx context.Context, r providers.Request, h providers.Handle) error {
-	if !isIdentifier(string(h)) {
+	if !huaweicloud.IsIdentifier(string(h)) {
 		return fail(providers.KindInvalid, opActivate, "%q is no certificate of Identity Center", h)
 	}
 	if len(r.Endpoints) == 0 {

@@ -1,81 +1,23 @@
 package identitycenter
 
 import (
-	"bytes"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
-// number reads a JSON number, a number in quotes, null or nothing (reference 7.4).
-type number int64
-
-func (n *number) UnmarshalJSON(b []byte) error {
-	text := strings.Trim(string(b), `"`)
-	*n = 0 // what is no number is not worth losing the rest of the answer for
-	if i, err := strconv.ParseInt(text, 10, 64); err == nil {
-		*n = number(i)
-	} else if f, err := strconv.ParseFloat(text, 64); err == nil && f > -1<<53 && f < 1<<53 {
-		*n = number(f)
-	}
-	return nil
-}
-
-// millis is a time in milliseconds since 1970; 0 means none.
-func (n number) millis() time.Time {
-	if n <= 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(int64(n)).UTC()
-}
-
-// identifier reads an id: a string or a number of up to 64 letters, digits, - and _.
-// Anything else counts as none: ids stand in logs, errors and paths.
-type identifier string
-
-func (id *identifier) UnmarshalJSON(b []byte) error {
-	*id = identifier(scalar(b))
-	if !isIdentifier(string(*id)) {
-		*id = ""
-	}
-	return nil
-}
-
-func isIdentifier(s string) bool {
-	return len(s) > 0 && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
-		return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
-}
-
-// text reads a JSON string of any length; anything else counts as none.
-type text string
-
-func (t *text) UnmarshalJSON(b []byte) error {
-	*t = text(scalar(b))
-	return nil
-}
-
-// scalar is the text of a JSON string or number, "" of anything else.
-func scalar(b []byte) string {
-	var v any
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	if d.Decode(&v) != nil {
-		return ""
-	}
-	switch v := v.(type) {
-	case string:
-		return v
-	case json.Number:
-		return v.String()
-	}
-	return ""
-}
+// What answers are made of.
+type (
+	number     = huaweicloud.Number
+	identifier = huaweicloud.Identifier
+	text       = huaweicloud.Text
+)
 
 // certificate has what is needed of a certificate (reference 5.2).
 type certificate struct {
@@ -113,11 +55,11 @@ func (c certificate) expires() time.Time {
 	if leaf := c.leaf(); leaf != nil {
 		return leaf.NotAfter
 	}
-	return c.Expires.millis()
+	return c.Expires.Millis()
 }
 
 func sortNewest(all []certificate) {
-	slices.SortStableFunc(all, func(a, b certificate) int { return b.Issued.millis().Compare(a.Issued.millis()) })
+	slices.SortStableFunc(all, func(a, b certificate) int { return b.Issued.Millis().Compare(a.Issued.Millis()) })
 }
 
 // page is one page of the list.

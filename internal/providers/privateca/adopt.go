@@ -37,7 +37,7 @@ func (i *Issuer) leftSettled(ctx context.Context, r providers.IssueRequest) (str
 		if err != nil {
 			return "", err
 		}
-		made := row.Created.millis()
+		made := row.Created.Millis()
 		if may(row.Status, statusIssued) && (made.IsZero() || !made.Before(r.Since.Add(-skew))) {
 			return string(h), nil
 		}
@@ -131,7 +131,7 @@ func (i *Issuer) leftInCloud(ctx context.Context, r providers.IssueRequest) (str
 		if err != nil {
 			return "", err
 		}
-		if len(i.spec.differences(e, row.Created.millis())) == 0 {
+		if len(i.spec.differences(e, row.Created.Millis())) == 0 {
 			return string(row.ID), nil
 		}
 	}

@@ -71,7 +71,7 @@ func (i *Issuer) authority(ctx context.Context) (providers.Authority, error) {
 		return providers.Authority{}, err
 	}
 	return providers.Authority{
-		Name: string(ca.Subject.CommonName), Status: string(ca.Status), NotAfter: ca.NotAfter.millis(),
+		Name: string(ca.Subject.CommonName), Status: string(ca.Status), NotAfter: ca.NotAfter.Millis(),
 		Problem: i.spec.refusedBy(ca, time.Now()),
 	}, nil
 }
@@ -79,19 +79,19 @@ func (i *Issuer) authority(ctx context.Context) (providers.Authority, error) {
 // refusedBy says why the CA would not issue what is asked for; empty where it would, as
 // far as can be told.
 func (s Spec) refusedBy(ca authority, now time.Time) string {
-	until := ca.NotAfter.millis()
+	until := ca.NotAfter.Millis()
 	switch {
-	case ca.Status.is("PENDING"):
+	case ca.Status.Is("PENDING"):
 		return "the CA waits for its activation: activate it in the console"
-	case ca.Status.is("DISABLED"):
+	case ca.Status.Is("DISABLED"):
 		return "the CA is disabled: enable it in the console"
-	case ca.Status.is("DELETED"):
+	case ca.Status.Is("DELETED"):
 		return "the CA is about to be deleted: restore it in the console, or name another one"
-	case ca.Status.is(statusExpired), !until.IsZero() && now.After(until):
+	case ca.Status.Is(statusExpired), !until.IsZero() && now.After(until):
 		return "the CA has expired: name another one"
-	case ca.Status.is(statusRevoked):
+	case ca.Status.Is(statusRevoked):
 		return "the CA was revoked: name another one"
-	case !may(ca.Status, "ACTIVED") && !ca.Status.is("ACTIVE"):
+	case !may(ca.Status, "ACTIVED") && !ca.Status.Is("ACTIVE"):
 		return fmt.Sprintf("the CA's status is %s, and only one that is ACTIVED issues", ca.Status)
 	case ca.FreezeFlag != 0:
 		return "the CA is frozen: see the account's bills"
@@ -127,7 +127,7 @@ func (i *Issuer) mayIssue(ctx context.Context) error {
 		return err
 	}
 	for _, r := range q.Quotas.Resources {
-		if !r.Type.is("CERTIFICATE") {
+		if !r.Type.Is("CERTIFICATE") {
 			continue
 		}
 		i.client.ReportQuota(huaweicloud.CCM, int(r.Used), int(r.Quota))

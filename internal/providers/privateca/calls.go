@@ -94,7 +94,7 @@ func (i *Issuer) listIssued(ctx context.Context, after time.Time) ([]certificate
 				continue
 			}
 			seen[row.ID], fresh = true, true
-			if made := row.Created.millis(); !made.IsZero() && made.Before(after) {
+			if made := row.Created.Millis(); !made.IsZero() && made.Before(after) {
 				continue
 			}
 			recent = true

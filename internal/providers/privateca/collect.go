@@ -54,9 +54,9 @@ func (i *Issuer) explain(ctx context.Context, h providers.Handle, refused error)
 		return err
 	case err != nil:
 		return refused
-	case row.Status.is(statusRevoked):
+	case row.Status.Is(statusRevoked):
 		return fail(providers.KindNotFound, opCollect, "certificate %s was revoked", h)
-	case row.Status.is(statusExpired):
+	case row.Status.Is(statusExpired):
 		return fail(providers.KindNotFound, opCollect, "certificate %s has expired", h)
 	}
 	return refused
@@ -103,7 +103,7 @@ func (i *Issuer) isOver(ctx context.Context, h providers.Handle) (bool, error) {
 	if isNotFound(err) {
 		return true, nil
 	}
-	return row.Status.is(statusRevoked) || row.Status.is(statusExpired), err
+	return row.Status.Is(statusRevoked) || row.Status.Is(statusExpired), err
 }
 
 // Release removes the private keys that this host keeps for the owner, but those of the

@@ -163,7 +163,7 @@ func (i *Issuer) finish(ctx context.Context, r providers.IssueRequest, id string
 	if err != nil {
 		return providers.Issued{}, notYet(err)
 	}
-	differences := i.spec.differences(e, row.Created.millis())
+	differences := i.spec.differences(e, row.Created.Millis())
 	if !may(label(row.IssuerID), i.spec.IssuerID) {
 		differences = append(differences, "issuer: asked for CA "+i.spec.IssuerID+", got "+string(row.IssuerID))
 	}
@@ -182,7 +182,7 @@ func (i *Issuer) finish(ctx context.Context, r providers.IssueRequest, id string
 	}
 	return providers.Issued{
 		Handle: h, Info: e.bundle().Info(), Chain: len(e.chain), PEM: e.bundle().CertificatePEM(),
-		Created: row.Created.millis(), Owned: true, Problem: strings.Join(differences, "; "),
+		Created: row.Created.Millis(), Owned: true, Problem: strings.Join(differences, "; "),
 	}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/providers"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
 // keyStore holds private keys in files: in a directory for each owner pending.pem, the
@@ -32,7 +33,7 @@ var errSymlink = errors.New("it is a symbolic link, which is not followed: someb
 
 // isHandle reports whether a handle can be the id of a certificate, and the name of its
 // key's file.
-func isHandle(h string) bool { return isIdentifier(h) && h+keySuffix != pendingFile }
+func isHandle(h string) bool { return huaweicloud.IsIdentifier(h) && h+keySuffix != pendingFile }
 
 func (s keyStore) of(o providers.Owner) string { return filepath.Join(s.directory, mark(o)) }
 

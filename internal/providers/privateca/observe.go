@@ -81,12 +81,12 @@ func (l look) look(ctx context.Context) (*providers.Issued, error) {
 	if err != nil {
 		return nil, err
 	}
-	issued.Created = row.Created.millis()
-	if end := row.NotAfter.millis(); row.Status.is(statusExpired) || !end.IsZero() && time.Now().After(end) {
+	issued.Created = row.Created.Millis()
+	if end := row.NotAfter.Millis(); row.Status.Is(statusExpired) || !end.IsZero() && time.Now().After(end) {
 		issued.Problem = "it has expired"
 		return l.over(issued), nil
 	}
-	if row.Status.is(statusRevoked) {
+	if row.Status.Is(statusRevoked) {
 		issued.Problem = "it was revoked"
 		return l.over(issued), nil
 	}
@@ -135,7 +135,7 @@ func (l look) describe(ctx context.Context, row certificate, issued *providers.I
 			problems = append(problems, "issuer: it is of CA "+string(row.IssuerID))
 		}
 	}
-	if row.GenMode.is(modeGenerate) || row.GenMode == "" && l.i.spec.Held == HeldCloud {
+	if row.GenMode.Is(modeGenerate) || row.GenMode == "" && l.i.spec.Held == HeldCloud {
 		return problems, nil
 	}
 	here, err := l.hasKey(ctx)

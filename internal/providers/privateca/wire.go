@@ -1,72 +1,21 @@
 package privateca
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"strconv"
-	"strings"
-	"time"
-	"unicode"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
-// number reads a JSON number, a number in quotes, null or nothing (reference 7.4).
-type number int64
-
-func (n *number) UnmarshalJSON(b []byte) error {
-	text := strings.Trim(string(b), `"`)
-	*n = 0 // what is no number is not worth losing the rest of the answer for
-	if i, err := strconv.ParseInt(text, 10, 64); err == nil {
-		*n = number(i)
-	} else if f, err := strconv.ParseFloat(text, 64); err == nil && f > -1<<53 && f < 1<<53 {
-		*n = number(f)
-	}
-	return nil
-}
-
-// millis is a time in milliseconds since 1970; 0 means none.
-func (n number) millis() time.Time {
-	if n <= 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(int64(n)).UTC()
-}
-
-// identifier reads an id: a string or a number of up to 64 letters, digits, - and _.
-// Anything else counts as none: ids stand in logs, errors, paths and names of files.
-type identifier string
-
-func (id *identifier) UnmarshalJSON(b []byte) error {
-	*id = identifier(scalar(b))
-	if !isIdentifier(string(*id)) {
-		*id = ""
-	}
-	return nil
-}
-
-func isIdentifier(s string) bool {
-	return len(s) > 0 && len(s) <= 64 && !strings.ContainsFunc(s, func(r rune) bool {
-		return r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
-	})
-}
-
-// label reads a word or a name that a person gave: one printable line of up to 256
-// bytes. Anything else counts as none, since names are shown.
-type label string
-
-func (l *label) UnmarshalJSON(b []byte) error {
-	s := scalar(b)
-	if len(s) > 256 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || strings.Contains(s, "-----") {
-		s = ""
-	}
-	*l = label(s)
-	return nil
-}
-
-// is compares a word of the service's own.
-func (l label) is(word string) bool { return strings.EqualFold(string(l), word) }
+// What answers are made of.
+type (
+	number     = huaweicloud.Number
+	identifier = huaweicloud.Identifier
+	label      = huaweicloud.Label
+)
 
 // text reads a JSON string of any length, or null. It is strict, since what is in it
 // must not be taken for missing.
@@ -85,25 +34,6 @@ func (t *text) UnmarshalJSON(b []byte) error {
 }
 
 var errNoText = errors.New("want a text")
-
-// scalar is the text of a JSON string, number or boolean, "" of anything else.
-func scalar(b []byte) string {
-	var v any
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	if d.Decode(&v) != nil {
-		return ""
-	}
-	switch v := v.(type) {
-	case string:
-		return v
-	case json.Number:
-		return v.String()
-	case bool:
-		return strconv.FormatBool(v)
-	}
-	return ""
-}
 
 // secret reads a JSON string into bytes that can be wiped, without a copy in between.
 // Anything else counts as none.
@@ -215,7 +145,7 @@ const (
 
 // may reports whether a word of the service is the expected one; where it tells none,
 // it may be.
-func may(l label, word string) bool { return l == "" || l.is(word) }
+func may(l label, word string) bool { return l == "" || l.Is(word) }
 
 // page is one page of the list of certificates.
 type page struct {

@@ -121,8 +121,8 @@ func remoteOf(o providers.Owner, id string, c certificate) providers.Remote {
 	r := providers.Remote{
 		Handle:   providers.Handle(id),
 		Name:     string(c.Name),
-		NotAfter: c.ExpireTime.millis(),
-		Created:  c.Timestamp.millis(),
+		NotAfter: c.ExpireTime.Millis(),
+		Created:  c.Timestamp.Millis(),
 		Owned:    providers.Owns(o, string(c.Name)),
 	}
 	describeLeaf(&r, string(c.Content))

@@ -47,7 +47,7 @@ func (t *Target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle
 		return providers.Remote{}, fail(providers.KindUnknownOutcome, opStage, "the answer names no certificate id")
 	}
 	t.log.DebugContext(ctx, "certificate uploaded", "name", name, "id", string(c.ID))
-	return staged(string(c.ID), u.Name, b, c.Timestamp.millis()), nil
+	return staged(string(c.ID), u.Name, b, c.Timestamp.Millis()), nil
 }
 
 func staged(id, name string, b *certs.Bundle, created time.Time) providers.Remote {
@@ -160,7 +160,7 @@ func (t *Target) adoptDuplicate(ctx context.Context, o providers.Owner, b *certs
 // mayBe saves a Show for certificates that expire at another time. A day of
 // difference allows for services that count in another zone.
 func mayBe(row certificate, b *certs.Bundle) bool {
-	expires := row.ExpireTime.millis()
+	expires := row.ExpireTime.Millis()
 	return expires.IsZero() || expires.Sub(b.Leaf.NotAfter).Abs() <= 24*time.Hour
 }
 
@@ -173,7 +173,7 @@ func (t *Target) reuseStandby(ctx context.Context, o providers.Owner, u upload, 
 		return providers.Remote{}, err
 	}
 	rows = slices.DeleteFunc(rows, func(row certificate) bool { return !providers.Owns(o, string(row.Name)) })
-	slices.SortFunc(rows, func(a, b certificate) int { return a.Timestamp.millis().Compare(b.Timestamp.millis()) })
+	slices.SortFunc(rows, func(a, b certificate) int { return a.Timestamp.Millis().Compare(b.Timestamp.Millis()) })
 	for _, row := range rows {
 		old, err := t.show(ctx, o, string(row.ID))
 		if err != nil {

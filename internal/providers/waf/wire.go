@@ -1,96 +1,19 @@
 package waf
 
 import (
-	"bytes"
 	"encoding/json"
-	"strconv"
 	"strings"
-	"time"
-	"unicode"
+
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
-// number reads a JSON number, a number in quotes, null or nothing: the same
-// member comes in different forms from different calls (reference 7.4).
-type number int64
-
-func (n *number) UnmarshalJSON(b []byte) error {
-	text := strings.Trim(string(b), `"`)
-	if i, err := strconv.ParseInt(text, 10, 64); err == nil {
-		*n = number(i)
-		return nil
-	}
-	if f, err := strconv.ParseFloat(text, 64); err == nil && f > -1<<53 && f < 1<<53 {
-		*n = number(f)
-		return nil
-	}
-	*n = 0 // not worth losing the rest of the answer for
-	return nil
-}
-
-// millis is a time in milliseconds since 1970; 0 means none.
-func (n number) millis() time.Time {
-	if n <= 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(int64(n)).UTC()
-}
-
-// identifier reads an id: a string or a number of up to 64 letters, digits, - and
-// _. Anything else counts as none: ids stand in logs, errors and paths.
-type identifier string
-
-func (id *identifier) UnmarshalJSON(b []byte) error {
-	s := scalar(b)
-	for _, r := range s {
-		if r != '-' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') {
-			s = ""
-			break
-		}
-	}
-	if len(s) > 64 {
-		s = ""
-	}
-	*id = identifier(s)
-	return nil
-}
-
-// label reads a name that a person gave: one printable line of up to 256 bytes.
-// Anything else counts as none, since names are shown.
-type label string
-
-func (l *label) UnmarshalJSON(b []byte) error {
-	s := scalar(b)
-	if len(s) > 256 || strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) || strings.Contains(s, "-----") {
-		s = ""
-	}
-	*l = label(s)
-	return nil
-}
-
-// scalar is the text of a JSON string or number, "" of anything else.
-func scalar(b []byte) string {
-	var v any
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.UseNumber()
-	if d.Decode(&v) != nil {
-		return ""
-	}
-	switch v := v.(type) {
-	case string:
-		return v
-	case json.Number:
-		return v.String()
-	}
-	return ""
-}
-
-// text reads a JSON string of any length; anything else counts as none.
-type text string
-
-func (t *text) UnmarshalJSON(b []byte) error {
-	*t = text(scalar(b))
-	return nil
-}
+// What answers are made of.
+type (
+	number     = huaweicloud.Number
+	identifier = huaweicloud.Identifier
+	label      = huaweicloud.Label
+	text       = huaweicloud.Text
+)
 
 // certificate has what is needed of a certificate. The member "key" is missing
 // on purpose: Show returns the private key in clear (reference 2.4).
