@@ -60,20 +60,52 @@ func (a *Authorities) get(ctx context.Context, key authorityKey, ask func(contex
 	return ca, nil
 }
 
-// authority describes the CA; one that does not exist has a Problem only.
-func (i *Issuer) authority(ctx context.Context) (providers.Authority, error) {
-	ca, err := i.authorities.get(ctx, authorityKey{i.client, i.spec.IssuerID}, i.showAuthority)
+// authority describes the CA; one that does not exist has a Problem only. The quota is
+// the account's, and nil where the service does not tell.
+func (i *Issuer) authority(ctx context.Context) (providers.Authority, *quota, error) {
+	ca, err := i.authorities.get(ctx, authorityKey{i.client, i.spec.IssuerID}, i.readAuthority)
 	if isNotFound(err) {
 		return providers.Authority{Problem: fmt.Sprintf(
-			"there is no private CA %s in this account and region: correct the issuer id", i.spec.IssuerID)}, nil
+			"there is no private CA %s in this account and region: correct the issuer id", i.spec.IssuerID)}, nil, nil
 	}
 	if err != nil {
-		return providers.Authority{}, err
+		return providers.Authority{}, nil, err
 	}
 	return providers.Authority{
 		Name: string(ca.Subject.CommonName), Status: string(ca.Status), NotAfter: ca.NotAfter.Millis(),
 		Problem: i.spec.refusedBy(ca, time.Now()),
-	}, nil
+	}, ca.quota, nil
+}
+
+// readAuthority reads the CA, and how much of the account's quota is used.
+func (i *Issuer) readAuthority(ctx context.Context) (authority, error) {
+	ca, err := i.showAuthority(ctx)
+	if err != nil {
+		return ca, err
+	}
+	ca.quota, err = i.quota(ctx)
+	switch providers.KindOf(err) {
+	case providers.KindDenied, providers.KindNotFound, providers.KindInvalid:
+		return ca, nil // when it matters the service will say it itself
+	default:
+		return ca, err
+	}
+}
+
+// quota reads how many certificates the account has and may have, and reports it; nil
+// where the service does not tell.
+func (i *Issuer) quota(ctx context.Context) (*quota, error) {
+	answer, err := i.showQuota(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, q := range answer.Quotas.Resources {
+		if q.Type.Is("CERTIFICATE") {
+			i.client.ReportQuota(huaweicloud.CCM, int(q.Used), int(q.Quota))
+			return &q, nil
+		}
+	}
+	return nil, nil
 }
 
 // refusedBy says why the CA would not issue what is asked for; empty where it would, as
@@ -106,7 +138,7 @@ func (s Spec) refusedBy(ca authority, now time.Time) string {
 
 // mayIssue refuses what the CA or the quota would refuse, with the reason.
 func (i *Issuer) mayIssue(ctx context.Context) error {
-	ca, err := i.authority(ctx)
+	ca, q, err := i.authority(ctx)
 	if err != nil {
 		return err
 	}
@@ -117,24 +149,9 @@ func (i *Issuer) mayIssue(ctx context.Context) error {
 		}
 		return fail(providers.KindInvalid, opIssue, "private CA %s: %s", name, ca.Problem)
 	}
-	q, err := i.showQuota(ctx)
-	switch providers.KindOf(err) {
-	case providers.KindDenied, providers.KindNotFound, providers.KindInvalid:
-		return nil // the service will say it itself
-	default:
-	}
-	if err != nil {
-		return err
-	}
-	for _, r := range q.Quotas.Resources {
-		if !r.Type.Is("CERTIFICATE") {
-			continue
-		}
-		i.client.ReportQuota(huaweicloud.CCM, int(r.Used), int(r.Quota))
-		if r.Quota > 0 && r.Used >= r.Quota {
-			return fail(providers.KindQuota, opIssue,
-				"the account has %d private certificates and may have %d: delete some that are not needed, or have the quota raised", r.Used, r.Quota)
-		}
+	if q != nil && q.Quota > 0 && q.Used >= q.Quota {
+		return fail(providers.KindQuota, opIssue,
+			"the account has %d private certificates and may have %d: delete some that are not needed, or have the quota raised", q.Used, q.Quota)
 	}
 	return nil
 }

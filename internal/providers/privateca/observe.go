@@ -18,7 +18,7 @@ import (
 // out that have expired or were revoked: nothing is to be done with them any more, and
 // the service keeps them forever.
 func (i *Issuer) Observe(ctx context.Context, r providers.IssueRequest) (providers.Issuance, error) {
-	ca, err := i.authority(ctx)
+	ca, _, err := i.authority(ctx)
 	if err != nil {
 		return providers.Issuance{}, err
 	}

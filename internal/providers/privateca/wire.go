@@ -190,6 +190,8 @@ type authority struct {
 	FreezeFlag number     `json:"freeze_flag"`
 	NotAfter   number     `json:"not_after"`
 	Subject    subject    `json:"distinguished_name"`
+	// quota is the account's, read with the CA.
+	quota *quota
 }
 
 // created is the answer of both calls that issue.
@@ -207,12 +209,14 @@ type exportAnswer struct {
 // quotas tells how many certificates the account has and may have.
 type quotas struct {
 	Quotas struct {
-		Resources []struct {
-			Type  label  `json:"type"`
-			Used  number `json:"used"`
-			Quota number `json:"quota"`
-		} `json:"resources"`
+		Resources []quota `json:"resources"`
 	} `json:"quotas"`
+}
+
+type quota struct {
+	Type  label  `json:"type"`
+	Used  number `json:"used"`
+	Quota number `json:"quota"`
 }
 
 // tag is one tag of a certificate; as a whole it cannot be read wrongly, since a missing

@@ -9,6 +9,7 @@
 package providertest
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/rotatord/rotatord/internal/certs"
@@ -40,6 +41,11 @@ type Fixture struct {
 	// another one than its handle says.
 	ByContent bool
 
+	// Issue makes a certificate as the policy's issuer does, where the target can hold no
+	// other: Stage then only finds it, and Request.Made tells whose it is. nil: the suite
+	// makes its own, and the target makes an object of each.
+	Issue func(t *testing.T) (*certs.Bundle, providers.Handle)
+
 	// LoseCreate makes the next creation of a certificate take effect without an
 	// answer.
 	LoseCreate func(t *testing.T)
@@ -67,41 +73,54 @@ func Run(t *testing.T, fixture func(t *testing.T) Fixture) {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
-		name    string
-		run     func(*testing.T, *world)
-		objects bool // not for Contents
+		name string
+		run  func(*testing.T, *world)
+		// needs says for which targets the test is.
+		needs need
 	}{
-		{"observe changes nothing", observeChangesNothing, false},
-		{"unknown endpoint is missing", unknownIsMissing, false},
-		{"stage is idempotent", stageIsIdempotent, false},
-		{"stage after a restart adopts", stageAfterRestart, false},
-		{"stage after a lost answer adopts", stageAfterLostAnswer, true},
-		{"stage after a refusal creates", stageAfterRefusal, true},
-		{"stage serves nothing yet", stageServesNothing, false},
-		{"stage meets a foreign object of the name", stageMeetsForeign, true},
-		{"stage meets the same content", stageMeetsSameContent, true},
-		{"owners are separate", ownersAreSeparate, true},
-		{"activate twice", activateTwice, false},
-		{"activate an unknown endpoint", activateUnknown, false},
-		{"activate nothing", activateNothing, false},
-		{"rollback is activate", rollback, false},
-		{"renewal from first to last", renewal, false},
-		{"observe shows drift", observeShowsDrift, false},
-		{"observe follows known handles", observeKnown, true},
-		{"retire in use", retireInUse, true},
-		{"retire gone", retireGone, true},
-		{"retire foreign", retireForeign, true},
-		{"context ended", contextEnded, false},
+		{"observe changes nothing", observeChangesNothing, anything},
+		{"unknown endpoint is missing", unknownIsMissing, anything},
+		{"stage is idempotent", stageIsIdempotent, anything},
+		{"stage after a restart adopts", stageAfterRestart, anything},
+		{"stage after a lost answer adopts", stageAfterLostAnswer, making},
+		{"stage after a refusal creates", stageAfterRefusal, making},
+		{"stage serves nothing yet", stageServesNothing, anything},
+		{"stage meets a foreign object of the name", stageMeetsForeign, making},
+		{"stage meets the same content", stageMeetsSameContent, making},
+		{"owners are separate", ownersAreSeparate, making},
+		{"activate twice", activateTwice, anything},
+		{"activate an unknown endpoint", activateUnknown, anything},
+		{"activate nothing", activateNothing, anything},
+		{"rollback is activate", rollback, anything},
+		{"renewal from first to last", renewal, anything},
+		{"observe shows drift", observeShowsDrift, anything},
+		{"observe follows known handles", observeKnown, making},
+		{"retire in use", retireInUse, objects},
+		{"retire gone", retireGone, objects},
+		{"retire foreign", retireForeign, objects},
+		{"context ended", contextEnded, anything},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := fixture(t)
-			if f.Contents && test.objects {
+			switch {
+			case f.Contents && test.needs != anything:
 				t.Skip("handles stand for contents")
+			case f.Issue != nil && test.needs == making:
+				t.Skip("the target makes no objects")
 			}
 			test.run(t, &world{Fixture: f, ca: ca, target: f.New(t), leaves: f.Leaves})
 		})
 	}
 }
+
+// need is what a test needs of a target.
+type need int
+
+const (
+	anything need = iota
+	objects       // handles stand for objects that can be retired
+	making        // and Stage makes them
+)
 
 // world is a fixture with what the tests share.
 type world struct {
@@ -109,15 +128,16 @@ type world struct {
 	ca     *certstest.CA
 	target providers.Target
 	leaves []certs.Info // newest first
+	issued []providers.Handle
 }
 
 var owner = providers.Owner{Policy: "shop", Certificate: "shop.example.com"}
 
 func (w *world) request() providers.Request {
-	return providers.Request{Owner: owner, Endpoints: w.Endpoints, Leaves: w.leaves}
+	return providers.Request{Owner: owner, Endpoints: w.Endpoints, Leaves: w.leaves, Made: w.issued}
 }
 
-// made is how many objects a Stage makes.
+// made is how many objects a new bundle and its Stage make.
 func (w *world) made() int {
 	if w.Contents {
 		return 0
@@ -135,12 +155,34 @@ func (w *world) names() []string {
 // bundle issues a new certificate for the endpoints.
 func (w *world) bundle(t *testing.T) *certs.Bundle {
 	t.Helper()
+	if w.Issue != nil {
+		b, h := w.Issue(t)
+		w.issued = append(w.issued, h)
+		w.leaves = append([]certs.Info{b.Info()}, w.leaves...)
+		return b
+	}
 	b, err := w.ca.Issue(certstest.Options{Names: w.names(), KeyType: w.KeyType})
 	if err != nil {
 		t.Fatal(err)
 	}
 	w.leaves = append([]certs.Info{b.Info()}, w.leaves...)
 	return b
+}
+
+// uploadForeign and bindForeign take what they are given from our own.
+func (w *world) uploadForeign(t *testing.T, name string, b *certs.Bundle) providers.Handle {
+	t.Helper()
+	return w.disown(w.UploadForeign(t, name, b))
+}
+
+func (w *world) bindForeign(t *testing.T, endpoint string, b *certs.Bundle) providers.Handle {
+	t.Helper()
+	return w.disown(w.BindForeign(t, endpoint, b))
+}
+
+func (w *world) disown(h providers.Handle) providers.Handle {
+	w.issued = slices.DeleteFunc(w.issued, func(own providers.Handle) bool { return own == h })
+	return h
 }
 
 func (w *world) observe(t *testing.T, known ...providers.Handle) providers.Observation {
