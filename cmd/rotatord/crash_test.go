@@ -494,14 +494,18 @@ func TestCrashMatrixOfEveryKind(t *testing.T) {
 		t.Run(tale.name, func(t *testing.T) {
 			t.Parallel()
 			calls, issued := faultlessTale(t, tale)
+			rows := 0
 			for n, call := range calls {
 				for _, m := range mishaps {
+					if rows++; raceDetector && rows%8 != 0 {
+						continue // every row is played without it
+					}
 					t.Run(fmt.Sprintf("%d %s/%s", n, call, m.name), func(t *testing.T) {
 						synctest.Test(t, func(t *testing.T) { playCrash(t, tale, n, m, issued) })
 					})
 				}
 			}
-			t.Logf("%d rows", len(calls)*len(mishaps))
+			t.Logf("%d rows", rows)
 		})
 	}
 }

@@ -59,11 +59,12 @@ func TestPrivateTags(t *testing.T) {
 	filter := func(body any) string {
 		r := b.pca("POST", "/resource-instances/filter", body)
 		wantStatus(t, r, 200)
-		found := fmt.Sprint(r.json["total_count"])
+		var found strings.Builder
+		found.WriteString(fmt.Sprint(r.json["total_count"]))
 		for _, row := range r.json["resources"].([]any) {
-			found += " " + map[string]string{one: "one", two: "two"}[row.(map[string]any)["resource_id"].(string)]
+			found.WriteString(" " + map[string]string{one: "one", two: "two"}[row.(map[string]any)["resource_id"].(string)])
 		}
-		return found
+		return found.String()
 	}
 	by := func(pairs ...any) map[string]any {
 		list := []any{}
