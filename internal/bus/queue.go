@@ -37,7 +37,9 @@ type pendingWork struct {
 
 // merge adds what was asked for later.
 func (p *pendingWork) merge(later *pendingWork) {
-	p.work.Force = p.work.Force || later.work.Force
+	if later.work.Force {
+		p.work.Force, p.work.Asked = true, later.work.Asked
+	}
 	p.accepted = append(p.accepted, later.accepted...)
 }
 

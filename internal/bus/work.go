@@ -23,7 +23,8 @@ type Work struct {
 	// Trigger is why: file, nats, deadline, drift, policy, manual or startup.
 	Trigger string `json:"trigger"`
 	Force   bool   `json:"force,omitempty"`
-	// Asked is when the first of the triggers came that this work answers.
+	// Asked is when the first of the triggers came that this work answers, or the last one
+	// that forces: a worker tells by it whether it was done already.
 	Asked time.Time `json:"asked"`
 }
 

@@ -19,18 +19,22 @@ func (r *run) absorbLook(v *View) {
 			t.Endpoints = v.Endpoints
 			t.succeeded(StepStage, StepActivate)
 		}
-		t.Superseded = supersededAt(v, r.o.wants(), t.Superseded, now)
+		t.Superseded = supersededAt(v, r.o.wants(), t.Superseded, r.o.Record.made(), now)
 	})
 }
 
-// activeAt is the one certificate that all endpoints serve; nil where they differ.
+// activeAt is the certificate that all endpoints serve, be it in several copies; nil where
+// they differ.
 func activeAt(v *View, before *Placed, now time.Time) *Placed {
 	if len(v.Observed.Endpoints) == 0 {
 		return nil
 	}
 	h := v.Observed.Endpoints[0].Serves
 	remote := v.remote(h)
-	if remote == nil || slices.ContainsFunc(v.Observed.Endpoints, func(e providers.Endpoint) bool { return e.Serves != h }) {
+	differs := func(e providers.Endpoint) bool {
+		return e.Serves != h && (remote.Fingerprint.IsZero() || !v.serving(e, remote.Fingerprint))
+	}
+	if remote == nil || slices.ContainsFunc(v.Observed.Endpoints, differs) {
 		return nil
 	}
 	p := placed(*remote, now)
@@ -50,13 +54,16 @@ func placed(remote providers.Remote, now time.Time) Placed {
 // supersededAt are the remote certificates of ours that are neither wanted nor bound to
 // one of the endpoints. The list is derived from what is there, so that an upload that
 // a crash orphaned is on it like any other; only the time since when is remembered.
-func supersededAt(v *View, wanted [32]byte, before []Placed, now time.Time) []Placed {
+func supersededAt(v *View, wanted [32]byte, before []Placed, made []providers.Handle, now time.Time) []Placed {
 	keep := v.holding(wanted)
 	var superseded []Placed
 	for _, remote := range v.Observed.Remotes {
 		bound := slices.ContainsFunc(v.Observed.Endpoints, func(e providers.Endpoint) bool { return e.Serves == remote.Handle })
 		if !remote.Owned || bound || keep != nil && remote.Handle == keep.Handle {
 			continue
+		}
+		if v.Last && !slices.Contains(made, remote.Handle) && (keep == nil || remote.NotBefore.After(keep.NotBefore)) {
+			continue // somebody else's, and newer: nothing took its place
 		}
 		p := placed(remote, now)
 		if i := slices.IndexFunc(before, func(b Placed) bool { return b.Handle == p.Handle }); i >= 0 {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers"
 )
 
@@ -102,6 +103,9 @@ func (r *run) update(target string, change func(*TargetRecord)) {
 func (r *run) request(v *View) providers.Request {
 	t := r.o.target(v.Name)
 	q := providers.Request{Owner: r.o.ID, Endpoints: v.Endpoints, Leaves: r.o.Record.Leaves, Made: r.o.Record.made()}
+	if ic := r.o.Policy.Source.IdentityCenter; ic != nil && ic.Superseded == policy.SupersededKeep {
+		q.Made = nil // nothing is to be deleted
+	}
 	if t.Active != nil {
 		q.Known = append(q.Known, t.Active.Handle)
 	}

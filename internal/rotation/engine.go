@@ -206,7 +206,9 @@ func (r *run) absorbWanted() {
 	}
 	for name := range record.Targets {
 		if !slices.ContainsFunc(r.o.Targets, func(v View) bool { return v.Name == name }) {
-			delete(record.Targets, name) // no longer in the policy: what it serves is nobody's business
+			// No longer in the policy: what it serves is nobody's business, but to keep it valid.
+			record.leave(record.Targets[name])
+			delete(record.Targets, name)
 		}
 	}
 	if r.o.Wanted == nil || record.Wanted.Fingerprint == r.o.wants() {

@@ -25,7 +25,7 @@ func (o *Observation) issued() {
 // told from the record, so that neither a failure nor a restart makes it be forgotten.
 func (r *Record) forced() bool {
 	current := r.inForce()
-	return !r.Issuing.Forced.IsZero() && (current == nil || current.At.Before(r.Issuing.Forced))
+	return r.Issuing.Forced.After(r.Issuing.Honoured) && (current == nil || current.At.Before(r.Issuing.Forced))
 }
 
 // made are the handles of what the issuer made for the assignment.
@@ -54,7 +54,7 @@ func (r *run) applySource(ctx context.Context, s Step) error {
 		if s.Kind == StepIssue {
 			r.begun()
 			if r.o.Record.Issuing.Since.IsZero() {
-				r.o.Record.Issuing.Since = r.now().UTC()
+				r.o.Record.Issuing.Since, r.o.Record.Issuing.Asks = r.now().UTC(), r.o.Asks
 			}
 		}
 		if err := r.intend(ctx, s); err != nil {
@@ -68,7 +68,7 @@ func (r *run) applySource(ctx context.Context, s Step) error {
 	if err != nil {
 		return r.sourceFailed(ctx, s, err)
 	}
-	r.o.Record.Issuing.succeeded(s.Kind)
+	r.attempts(s.Kind).succeeded(s.Kind)
 	if s.Kind == StepLook {
 		return nil
 	}
@@ -88,15 +88,24 @@ func (r *run) sourceEffect(ctx context.Context, s Step) error {
 	}
 }
 
+// attempts are those that a step at the issuer counts among: what cannot be revoked must
+// not hide what cannot be issued.
+func (r *run) attempts(s StepKind) *Attempts {
+	if s == StepRevoke {
+		return &r.o.Record.Issuing.Revoking
+	}
+	return &r.o.Record.Issuing.Attempts
+}
+
 // sourceFailed is failed for steps at the issuer.
 func (r *run) sourceFailed(ctx context.Context, s Step, err error) error {
 	if errors.Is(err, ErrConflict) {
 		return err
 	}
-	issuing, kind := &r.o.Record.Issuing, providers.KindOf(err).String()
+	issuing, kind := r.attempts(s.Kind), providers.KindOf(err).String()
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, r.o.Policy.Source.Kind(), string(s.Kind), kind)
 	repeated := issuing.Failure == err.Error()
-	issuing.Attempts.failed(s.Kind, err, r.now())
+	issuing.failed(s.Kind, err, r.now())
 	if !repeated {
 		r.log.Warn("step failed", "step", s.Kind, "source", r.o.Policy.Source.Kind(), "kind", kind, "retry_at", clock(issuing.RetryAt), "err", err)
 	}
@@ -139,9 +148,6 @@ func (r *run) absorbIssued(found []providers.Issued) {
 	r.absorbWanted()
 }
 
-// issueSkew is how far an issuer's clock may be behind ours.
-const issueSkew = 5 * time.Minute
-
 // adopt takes a certificate over that the record does not know: the first usable one for
 // the one in force, others of ours as superseded.
 func (r *run) adopt(c providers.Issued) {
@@ -150,8 +156,10 @@ func (r *run) adopt(c providers.Issued) {
 	switch {
 	case c.Problem == "" && record.inForce() == nil:
 		r.log.Info("certificate adopted from the issuer", "handle", c.Handle, "fingerprint", short(c.Info.Fingerprint))
-		if since := record.Issuing.Since; !c.Created.Before(since.Add(-issueSkew)) {
-			record.Issuing.Since = time.Time{} // it is what the try under way made
+		if since := record.Issuing.Since; !since.IsZero() && !c.Created.Before(since.Add(-clockSkew)) {
+			issue.Owned = true
+			r.adoptTry(c, issue)
+			return
 		}
 	case c.Owned:
 		issue.SupersededAt = now
@@ -159,6 +167,17 @@ func (r *run) adopt(c providers.Issued) {
 		return // somebody else's, and not in force: none of our business
 	}
 	record.Issued = append(record.Issued, issue)
+}
+
+// adoptTry takes over what the try under way made before its answer was lost.
+func (r *run) adoptTry(c providers.Issued, issue Issue) {
+	record := &r.o.Record
+	record.Issuing.Since = time.Time{}
+	record.Issuing.succeeded(StepIssue)
+	record.Issued = append(record.Issued, issue)
+	r.o.issued()
+	r.absorbWanted()
+	r.tell(EventIssued, EventData{Reason: "an earlier try", Trigger: string(r.o.Trigger), CertificatePEM: string(c.PEM)})
 }
 
 func issueOf(c providers.Issued, asks string, now time.Time) Issue {
@@ -172,15 +191,17 @@ func (r *run) issue(ctx context.Context, reason string) error {
 		return err
 	}
 	record, now := &r.o.Record, r.now().UTC()
-	record.Issuing.Since, record.Issuing.Forced = time.Time{}, time.Time{}
+	record.Issuing.Since, record.Issuing.Honoured = time.Time{}, record.Issuing.Forced
 	issue := issueOf(issued, r.o.Asks, now)
 	if issued.Problem != "" {
-		issue.Rejected = true
+		issue.Rejected, issue.Asks = true, record.Issuing.Asks
 		r.log.Error("certificate is not what was asked for; it is not used", "handle", issued.Handle, "problem", issued.Problem)
 	} else if current := record.inForce(); current != nil {
 		current.SupersededAt = now
 	}
-	record.Issued = slices.DeleteFunc(record.Issued, func(i Issue) bool { return i.Rejected && !i.SupersededAt.IsZero() })
+	record.Issued = slices.DeleteFunc(record.Issued, func(i Issue) bool {
+		return i.Rejected && !i.SupersededAt.IsZero() && i.At.Before(now.Add(-minReissue)) && !r.o.holds(i.Info.Fingerprint)
+	})
 	record.Issued = slices.Insert(record.Issued, 0, issue)
 	r.o.issued()
 	r.absorbWanted()

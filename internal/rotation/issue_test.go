@@ -21,6 +21,7 @@ type issuer struct {
 	*world
 	asks  string
 	life  time.Duration
+	ahead time.Duration // of our clock
 	made  []*madeCertificate
 	wrong string // why what it makes is not what was asked for
 	// revoked and released as they happened
@@ -72,7 +73,7 @@ func (i *issuer) Issue(_ context.Context, r providers.IssueRequest) (issued prov
 		n := len(i.made) + 1
 		now := time.Now().UTC()
 		m := &madeCertificate{handle: providers.Handle(fmt.Sprintf("issued-%d", n)), at: now, problem: i.wrong, info: certs.Info{
-			Fingerprint: certs.FingerprintOf(leafOf(providers.Handle(fmt.Sprintf("issued-%d", n)))), Names: []string{"shop.example.com", "www.example.com"}, NotBefore: now, NotAfter: now.Add(i.life),
+			Fingerprint: certs.FingerprintOf(leafOf(providers.Handle(fmt.Sprintf("issued-%d", n)))), Names: []string{"shop.example.com", "www.example.com"}, NotBefore: now.Add(i.ahead), NotAfter: now.Add(i.life),
 		}}
 		i.made = append(i.made, m)
 		issued = i.tell(m)
@@ -334,4 +335,35 @@ func TestIssuingCrashMatrix(t *testing.T) {
 		}
 	}
 	t.Logf("%d rows", rows)
+}
+
+// What a target serves that the policy let go of stays valid.
+func TestTargetThatLeftKeepsItsCertificateValid(t *testing.T) {
+	inIssuingWorld(t, func(_ *testing.T, w *world, i *issuer) {
+		w.policy.Targets = append(w.policy.Targets, policy.Target{Name: "second", WAF: &policy.WAF{Hosts: policy.Names{List: []string{"www.example.com"}}}})
+		w.policy.Targets[0].WAF.Hosts.List = []string{"shop.example.com"}
+		w.second = target{w}
+		w.drive(TriggerStartup, time.Hour)
+		w.policy.Targets = w.policy.Targets[:1]
+		w.drive(TriggerPolicy, time.Hour)
+		i.asks = "b"
+		w.drive(TriggerPolicy, 24*time.Hour)
+		if len(i.made) != 2 || len(i.revoked) > 0 {
+			t.Errorf("%d made, revoked %v, and www.example.com still serves the first", len(i.made), i.revoked)
+		}
+	})
+}
+
+// An issuer whose clock is a little ahead is waited for.
+func TestIssuerWhoseClockIsAhead(t *testing.T) {
+	inIssuingWorld(t, func(_ *testing.T, w *world, i *issuer) {
+		i.ahead = 2 * time.Minute
+		w.drive(TriggerStartup, time.Minute)
+		w.expectState(StateWaiting)
+		w.drive(TriggerDeadline, 5*time.Minute)
+		i.expectServed(1)
+		if w.said(EventFailed) {
+			t.Error("a failure was told")
+		}
+	})
 }

@@ -158,8 +158,11 @@ func (v *View) serving(e providers.Endpoint, f certs.Fingerprint) bool {
 // dueLook says when wanted and served are to be compared again at the latest; zero for
 // never.
 func dueLook(p *policy.Policy, r Record) time.Time {
-	if !p.When.Hears(policy.OnDrift) || r.LookedAt.IsZero() {
+	switch {
+	case !p.When.Hears(policy.OnDrift):
 		return time.Time{}
+	case r.LookedAt.IsZero():
+		return time.Unix(0, 0) // not everything was looked at yet
 	}
 	return r.LookedAt.Add(p.Drift.Every.Std())
 }

@@ -285,6 +285,9 @@ func needsLook(o *Observation, v *View, now time.Time) bool {
 	case due(dueLook(o.Policy, o.Record), now):
 		return true
 	}
+	if o.Record.Verified == o.wants() && slices.ContainsFunc(revocations(o, now), o.endsWhatWasServed) {
+		return true
+	}
 	return slices.ContainsFunc(retirements(o, v.Name, now), func(s Step) bool { return s.Kind == StepRetire })
 }
 
@@ -355,7 +358,7 @@ func retirements(o *Observation, target string, now time.Time) []Step {
 	failing := record.FailedStep == StepRetire && record.RetryAt.After(now)
 	superseded := slices.Clone(record.Superseded)
 	slices.SortFunc(superseded, func(a, b Placed) int {
-		return cmp.Or(b.Since.Compare(a.Since), cmp.Compare(a.Handle, b.Handle)) // newest first
+		return cmp.Or(b.Since.Compare(a.Since), b.NotBefore.Compare(a.NotBefore), cmp.Compare(a.Handle, b.Handle)) // newest first
 	})
 	var steps []Step
 	for i, p := range superseded {

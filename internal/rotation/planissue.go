@@ -47,14 +47,18 @@ func (o *Observation) nextIssue(now time.Time) (reason string, at time.Time) {
 	switch {
 	case o.Record.forced():
 		return "forced", now
-	case !o.Record.Issuing.Since.IsZero():
+	case !o.Record.Issuing.Since.IsZero() && o.Record.Issuing.Asks == o.Asks:
 		return "a try that began at " + clock(o.Record.Issuing.Since) + " is to be finished", now
 	case current.Asks != o.Asks:
 		return "the policy asks for something else than what is in force", now
 	case current.Problem != "":
 		return "the certificate in force cannot be used: " + current.Problem, notBefore
 	}
-	due := o.Policy.When.Renew.Due(current.Info.NotBefore, current.Info.NotAfter)
+	renew := o.Policy.When.Renew
+	if renew.Before.Std() >= current.Info.NotAfter.Sub(current.Info.NotBefore) {
+		renew.Before = 0 // the issuer gave it a shorter life: it would be renewed without end
+	}
+	due := renew.Due(current.Info.NotBefore, current.Info.NotAfter)
 	if due.Before(notBefore) {
 		due = notBefore
 	}
@@ -72,7 +76,8 @@ func (o *Observation) rejection() *Issue {
 
 // needsSource reports whether the issuer must be read.
 func (o *Observation) needsSource(now time.Time) bool {
-	return o.Record.inForce() == nil || o.Trigger.asksToLook() || due(dueLook(o.Policy, o.Record), now)
+	current := o.Record.inForce()
+	return current == nil || current.Problem != "" || o.Trigger.asksToLook() || due(dueLook(o.Policy, o.Record), now)
 }
 
 // announce shows what follows a certificate that is still to be made.
@@ -146,28 +151,55 @@ func (o *Observation) inForceSince() time.Time {
 	return time.Time{}
 }
 
-// planRevoke ends the certificates of the issuer that are superseded long enough, and
-// that no target holds any more.
+// planRevoke ends what revocations finds. What was served once is ended only when the
+// targets were looked at just now.
 func planRevoke(o *Observation, now time.Time) []Step {
+	steps := revocations(o, now)
+	if slices.ContainsFunc(o.Targets, func(v View) bool { return len(v.Endpoints) > 0 && !v.Looked }) {
+		steps = slices.DeleteFunc(steps, o.endsWhatWasServed)
+	}
+	return steps
+}
+
+// endsWhatWasServed reports whether the step revokes a certificate that was in force.
+func (o *Observation) endsWhatWasServed(s Step) bool {
+	return s.Kind == StepRevoke && !slices.ContainsFunc(o.Record.Issued, func(i Issue) bool { return i.Handle == s.Handle && i.Rejected })
+}
+
+// revocations are the certificates of the issuer that are superseded long enough, and
+// that no target holds any more.
+func revocations(o *Observation, now time.Time) []Step {
 	if !o.issues() {
 		return nil
 	}
-	current, a := o.Record.inForce(), o.Record.Issuing.Attempts
-	failing := a.FailedStep == StepRevoke && a.RetryAt.After(now)
+	current, a := o.Record.inForce(), o.Record.Issuing.Revoking
+	failing := a.RetryAt.After(now)
 	var steps []Step
-	kept := 0
+	kept := 0 // as the way back, here or at a target
+	for _, issue := range o.Record.Issued {
+		if !issue.SupersededAt.IsZero() && !issue.Rejected && o.holds(issue.Info.Fingerprint) {
+			kept++
+		}
+	}
 	for _, issue := range o.Record.Issued {
 		if current != nil && issue.Handle == current.Handle {
 			continue
 		}
 		step := Step{Kind: StepRevoke, Fingerprint: issue.Info.Fingerprint, Handle: issue.Handle}
 		goes := issue.SupersededAt.Add(o.Policy.Retain.For.Std())
+		if known := issue.At.Add(minReissue); goes.Before(known) {
+			goes = known // an issuer must not find it again as what the next try made
+		}
 		switch {
 		case issue.Rejected && !issue.SupersededAt.IsZero():
 			continue // disposed of; it is remembered lest the same is asked for again
 		case issue.Rejected: // never served: nothing to wait for
+		case current == nil:
+			continue // nothing took its place: it may well be served
 		case o.holds(issue.Info.Fingerprint):
 			continue // its target says how long it stays
+		case issue.Left && issue.Info.NotAfter.After(now):
+			continue // a target that left the policy may serve it
 		case kept < *o.Policy.Retain.Superseded && issue.Problem == "" && issue.Info.NotAfter.After(now):
 			kept++
 			continue // stays as the way back

@@ -122,6 +122,8 @@ type Issue struct {
 	Owned bool `json:"owned,omitempty"`
 	// Rejected says that it was not what was asked for; it never comes into force.
 	Rejected bool `json:"rejected,omitempty"`
+	// Left says that a target still served it when the policy let go of that target.
+	Left bool `json:"left,omitempty"`
 	// Problem, if not empty, is why it cannot be in force, or not any longer.
 	Problem string `json:"problem,omitempty"`
 }
@@ -131,12 +133,17 @@ type Issuing struct {
 	// Since is when the first try was made of the certificate that is being issued; zero
 	// when none is.
 	Since time.Time `json:"since,omitzero"`
-	// Forced is when somebody last asked for a new certificate before its time. It is done
-	// with when one came into force after it.
-	Forced time.Time `json:"forced,omitzero"`
+	// Asks is the digest of what that try asks for.
+	Asks string `json:"asks,omitempty"`
+	// Forced is when somebody last asked for a new certificate before its time, Honoured the
+	// same when the last one was made: a message that comes twice forces once.
+	Forced   time.Time `json:"forced,omitzero"`
+	Honoured time.Time `json:"honoured,omitzero"`
 	// LookedAt is when the issuer was last looked at.
 	LookedAt time.Time `json:"looked_at,omitzero"`
+	// Attempts to look and to issue, and those to revoke.
 	Attempts
+	Revoking  Attempts             `json:"revoking,omitzero"`
 	Authority *providers.Authority `json:"authority,omitempty"`
 }
 
@@ -144,6 +151,13 @@ type Issuing struct {
 type Acknowledgement struct {
 	Party string    `json:"party"`
 	At    time.Time `json:"at"`
+}
+
+// leave remembers what a target serves that is no longer in the policy.
+func (r *Record) leave(t TargetRecord) {
+	for i := range r.Issued {
+		r.Issued[i].Left = r.Issued[i].Left || t.Active != nil && t.Active.Fingerprint == r.Issued[i].Info.Fingerprint
+	}
 }
 
 // inForce is the newest certificate that the issuer made as it was asked; nil for none.

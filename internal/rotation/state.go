@@ -70,7 +70,7 @@ func judgeUnissued(o *Observation, steps []Step) (State, string) {
 // failsToIssue says why the next certificate, which is due, could not be had so far.
 func (o *Observation) failsToIssue(now time.Time) (reason string, failing bool) {
 	a := o.Record.Issuing.Attempts
-	if a.Failures == 0 || a.FailedStep != StepIssue {
+	if a.Failures == 0 {
 		return "", false
 	}
 	_, at := o.nextIssue(now)
@@ -80,8 +80,11 @@ func (o *Observation) failsToIssue(now time.Time) (reason string, failing bool) 
 // placed reports whether every target was last seen to serve what is wanted.
 func (o *Observation) placed() bool {
 	return !slices.ContainsFunc(o.Targets, func(v View) bool {
-		a := o.target(v.Name).Active
-		return len(v.Endpoints) > 0 && (a == nil || a.Fingerprint != o.wants())
+		t := o.target(v.Name)
+		if len(v.Endpoints) == 0 {
+			return v.Covered && t.LookedFor != o.wants()
+		}
+		return t.Active == nil || t.Active.Fingerprint != o.wants() || !slices.Equal(t.Endpoints, v.Endpoints)
 	})
 }
 
