@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
-	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers"
 )
 
@@ -235,8 +234,7 @@ func (r *run) revoke(ctx context.Context, s Step) error {
 	i := slices.IndexFunc(record.Issued, func(i Issue) bool { return i.Handle == s.Handle })
 	issue := record.Issued[i]
 	kind := r.o.Policy.Source.Kind()
-	revokes := r.o.Policy.Source.PrivateCA != nil && r.o.Policy.Source.PrivateCA.Superseded == policy.SupersededRevoke
-	if revokes && issue.Owned && issue.Info.NotAfter.After(r.now()) {
+	if r.o.revokes(issue, r.now()) {
 		if err := r.assembly.Issuer.Revoke(ctx, r.issueRequest(), s.Handle); err != nil {
 			r.e.cfg.Meter.Retired(kind, "failed")
 			return err

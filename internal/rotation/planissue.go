@@ -187,7 +187,7 @@ func revocations(o *Observation, now time.Time) []Step {
 		}
 		step := Step{Kind: StepRevoke, Fingerprint: issue.Info.Fingerprint, Handle: issue.Handle}
 		goes := issue.SupersededAt.Add(o.Policy.Retain.For.Std())
-		if known := issue.At.Add(minReissue); goes.Before(known) {
+		if known := issue.At.Add(minReissue); goes.Before(known) && !o.revokes(issue, now) {
 			goes = known // an issuer must not find it again as what the next try made
 		}
 		switch {
@@ -212,6 +212,13 @@ func revocations(o *Observation, now time.Time) []Step {
 		steps = append(steps, step)
 	}
 	return steps
+}
+
+// revokes reports whether the policy ends a certificate before its time, rather than
+// forgetting it.
+func (o *Observation) revokes(i Issue, now time.Time) bool {
+	ca := o.Policy.Source.PrivateCA
+	return ca != nil && ca.Superseded == policy.SupersededRevoke && i.Owned && i.Info.NotAfter.After(now)
 }
 
 // holds reports whether a target still has a superseded certificate.
