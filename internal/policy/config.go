@@ -26,7 +26,18 @@ type Config struct {
 	HTTP   HTTP             `yaml:"http"`
 	NATS   NATS             `yaml:"nats"`
 	Clouds map[string]Cloud `yaml:"clouds"`
+	Brake  Brake            `yaml:"brake"`
 	Log    Log              `yaml:"log"`
+}
+
+// Brake stops changes that are too many at once, and asks. What replaces nothing that is
+// served does not count.
+type Brake struct {
+	// MaxShare is the share of all assignments that may change within an hour; it counts
+	// from the eleventh change on. Default 20%.
+	MaxShare Percent `yaml:"max_share"`
+	// MaxPerHour is how many may. Default 200.
+	MaxPerHour int `yaml:"max_per_hour"`
 }
 
 // HTTP is the read-only listener: metrics and health.
@@ -107,7 +118,28 @@ func (c *Config) complete(d *document, r resolver, getenv func(string) string) {
 			d.addAtKey("$.clouds."+name, "a cloud's name has 1 to 63 of a-z, 0-9 and hyphens; %q has not", name)
 		}
 	}
+	c.Brake.complete(d)
 	c.Log.complete(d)
+}
+
+// The brake's defaults: what an operator changes on purpose is mostly less, and what a
+// mistake changes is mostly more.
+const (
+	defaultMaxShare   = Percent(20)
+	defaultMaxPerHour = 200
+)
+
+func (b *Brake) complete(d *document) {
+	if b.MaxShare == 0 {
+		b.MaxShare = defaultMaxShare
+	}
+	if b.MaxPerHour == 0 {
+		b.MaxPerHour = defaultMaxPerHour
+	}
+	d.checkWhole("$.brake.max_per_hour")
+	if b.MaxPerHour < 0 {
+		d.addAt("$.brake.max_per_hour", "max_per_hour is %d; it cannot be negative", b.MaxPerHour)
+	}
 }
 
 func (c *Config) completeNode(d *document) {

@@ -37,7 +37,7 @@ func TestLoadEverything(t *testing.T) {
 	secret := func(name string) SecretFile { return SecretFile(in("secrets/" + name)) }
 	wantConfig := &Config{
 		Policies: in("policies"), State: in("state"), Node: "edge-1.example.com",
-		HTTP: HTTP{Listen: "127.0.0.1:0"},
+		HTTP: HTTP{Listen: "127.0.0.1:0"}, Brake: Brake{MaxShare: 12.5, MaxPerHour: 50},
 		NATS: NATS{
 			URL: "nats://n1.example.com:4222, tls://n2.example.com:4222", User: "rotatord", PasswordFile: secret("password"),
 			TLS:    &NATSTLS{CAFile: in("secrets/ca.pem"), CertFile: in("secrets/ca.pem"), KeyFile: secret("key")},
@@ -95,18 +95,22 @@ func TestLoadEverything(t *testing.T) {
 		When: When{On: []string{"file", "nats"}, Subjects: []string{"certs.shop.renewed"}},
 		Verify: Verify{
 			Endpoints: []string{"shop.example.com:443"}, Addresses: []string{"192.0.2.1", "[2001:db8::1]:8443", "2001:db8::2"},
-			CAFile: in("secrets/ca.pem"), Chain: "ignore", Within: Duration(9 * 24 * time.Hour),
+			CAFile: in("secrets/ca.pem"), Chain: "ignore", Within: Duration(9 * 24 * time.Hour), OnFailure: "keep",
 		},
 		Retain: Retain{Superseded: new(0), For: new(Duration(0))},
+		Guard:  Guard{MinRemaining: Duration(7 * 24 * time.Hour), AllowLostNames: []string{"old.*"}, AllowIssuerChange: new(false)},
 		Drift:  Drift{Every: Duration(24 * time.Hour), Action: "report"},
+		Canary: Canary{Targets: []string{"edge"}, Bake: new(Duration(5 * time.Minute))},
 	})
 	same(t, set.Policy("least"), &Policy{
 		Name: "least", File: in("policies/deeper/least.yml"),
 		Source: Source{Directory: &Directory{Path: "/etc/letsencrypt/live", Rescan: Duration(5 * time.Minute)}},
 		When:   When{On: []string{"file", "nats", "drift"}},
-		Verify: Verify{Chain: "verify", Within: Duration(10 * time.Minute)},
+		Verify: Verify{Chain: "verify", Within: Duration(10 * time.Minute), OnFailure: "rollback"},
 		Retain: Retain{Superseded: new(1), For: new(Duration(72 * time.Hour))},
 		Drift:  Drift{Every: Duration(time.Hour), Action: "repair"},
+		Guard:  Guard{AllowIssuerChange: new(true)},
+		Canary: Canary{Bake: new(Duration(15 * time.Minute))},
 	})
 	same(t, set.Policy("payments"), &Policy{
 		Name: "payments", File: in("policies/payments.yaml"),
@@ -120,9 +124,11 @@ func TestLoadEverything(t *testing.T) {
 		}},
 		Targets: []Target{{Name: "web", File: &File{Directory: "/etc/payments/tls", FullChain: "chain.pem", Key: "key.pem", Mode: 0o600}}},
 		When:    When{On: []string{"file", "nats", "drift"}, Renew: Renew{At: 75.5, Before: Duration(30 * 24 * time.Hour)}},
-		Verify:  Verify{Chain: "verify", Within: Duration(10 * time.Minute)},
+		Verify:  Verify{Chain: "verify", Within: Duration(10 * time.Minute), OnFailure: "rollback"},
 		Retain:  Retain{Superseded: new(1), For: new(Duration(72 * time.Hour))},
 		Drift:   Drift{Every: Duration(time.Hour), Action: "repair"},
+		Guard:   Guard{AllowIssuerChange: new(true)},
+		Canary:  Canary{Bake: new(Duration(15 * time.Minute))},
 	})
 	center := &IdentityCenter{
 		Cloud: "default", InstanceID: "ins-0123", ApplicationInstanceID: "app-ins-0123456789abcdef", Superseded: "delete_all",
@@ -135,9 +141,11 @@ func TestLoadEverything(t *testing.T) {
 			{Name: "identity-center", Application: center},
 		},
 		When:   When{On: []string{"file", "nats", "drift"}, Renew: Renew{At: 66}},
-		Verify: Verify{Chain: "verify", Within: Duration(10 * time.Minute)},
+		Verify: Verify{Chain: "verify", Within: Duration(10 * time.Minute), OnFailure: "rollback"},
 		Retain: Retain{Superseded: new(1), For: new(Duration(72 * time.Hour))},
 		Drift:  Drift{Every: Duration(time.Hour), Action: "repair"},
+		Guard:  Guard{AllowIssuerChange: new(true)},
+		Canary: Canary{Bake: new(Duration(15 * time.Minute))},
 	})
 	if p := set.Policy("nobody"); p != nil {
 		t.Errorf("a policy that is not there: %+v", p)
@@ -166,7 +174,7 @@ func TestConfigDefaults(t *testing.T) {
 	must(t, err)
 	same(t, set.Config, &Config{
 		Policies: filepath.Join(dir, "policies"), State: "/var/lib/rotatord", Node: host,
-		HTTP: HTTP{Listen: "127.0.0.1:9847"}, NATS: NATS{Prefix: "rotatord", Replicas: 1}, Log: Log{Level: "info", Format: "auto"},
+		HTTP: HTTP{Listen: "127.0.0.1:9847"}, NATS: NATS{Prefix: "rotatord", Replicas: 1}, Brake: Brake{MaxShare: 20, MaxPerHour: 200}, Log: Log{Level: "info", Format: "auto"},
 	})
 }
 

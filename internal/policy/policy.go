@@ -20,8 +20,10 @@ type Policy struct {
 	Targets []Target `yaml:"targets"`
 	When    When     `yaml:"when"`
 	Verify  Verify   `yaml:"verify"`
+	Guard   Guard    `yaml:"guard"`
 	Retain  Retain   `yaml:"retain"`
 	Drift   Drift    `yaml:"drift"`
+	Canary  Canary   `yaml:"canary"`
 
 	// File is where the policy was read from.
 	File string `yaml:"-"`
@@ -111,6 +113,36 @@ type Verify struct {
 	Chain string `yaml:"chain"`
 	// Within is how long it may take until the bundle is served everywhere. Default 10m.
 	Within Duration `yaml:"within"`
+	// OnFailure is rollback (default) or keep: what becomes of a bundle that is not served
+	// within that time. Back goes only what was proven to be served before.
+	OnFailure string `yaml:"on_failure"`
+}
+
+// Guard refuses bundles that would make things worse. Rules that need no setting hold
+// always: pair and chain, dates, key strength, covered endpoints, nothing older than what
+// is served.
+type Guard struct {
+	// MinRemaining is how long a bundle must still be valid. Default 0.
+	MinRemaining Duration `yaml:"min_remaining"`
+	// AllowLostNames are patterns with * of names that a new bundle may lack although its
+	// predecessor had them.
+	AllowLostNames []string `yaml:"allow_lost_names"`
+	// AllowIssuerChange lets another CA issue the next bundle. Default true.
+	AllowIssuerChange *bool `yaml:"allow_issuer_change"`
+}
+
+// AllowsLost reports whether a name may be lost.
+func (g Guard) AllowsLost(name string) bool {
+	return slices.ContainsFunc(g.AllowLostNames, func(pattern string) bool { return globMatch(strings.ToLower(pattern), name) })
+}
+
+// Canary changes some targets first, and the rest when these have served the bundle for a
+// while.
+type Canary struct {
+	// Targets are names of targets of the policy; none: all at once.
+	Targets []string `yaml:"targets"`
+	// Bake is how long they serve it, proven, before the rest follows. Default 15m.
+	Bake *Duration `yaml:"bake"`
 }
 
 // Retain says what becomes of superseded certificates.
@@ -128,6 +160,12 @@ type Drift struct {
 	// Action is repair (default) or report.
 	Action string `yaml:"action"`
 }
+
+// What becomes of a bundle that is not served in time.
+const (
+	OnFailureRollBack = "rollback"
+	OnFailureKeep     = "keep"
+)
 
 // The trigger kinds that when.on may name.
 const (
@@ -148,6 +186,7 @@ const (
 	defaultWithin = Duration(10 * time.Minute)
 	defaultRetain = Duration(72 * time.Hour)
 	defaultDrift  = Duration(time.Hour)
+	defaultBake   = Duration(15 * time.Minute)
 	// defaultRenewAt: two thirds of a life over, and a third left to find out why it failed.
 	defaultRenewAt = Percent(66)
 	minDrift       = Duration(10 * time.Second)
@@ -168,8 +207,10 @@ func (p *Policy) complete(d *document, r resolver, c *Config) {
 	p.When.complete(d, c)
 	p.When.Renew.complete(d, &p.Source)
 	p.Verify.complete(d, r)
+	p.Guard.complete(d)
 	p.Retain.complete(d)
 	p.Drift.complete(d)
+	p.completeCanary(d)
 }
 
 func knownClouds(c *Config) string {
@@ -243,6 +284,46 @@ func (v *Verify) complete(d *document, r resolver) {
 	oneOf(d, "$.verify.chain", v.Chain, []string{"verify", "ignore"})
 	if v.Within == 0 {
 		v.Within = defaultWithin
+	}
+	if v.OnFailure == "" {
+		v.OnFailure = OnFailureRollBack
+	}
+	oneOf(d, "$.verify.on_failure", v.OnFailure, []string{OnFailureRollBack, OnFailureKeep})
+}
+
+func (g *Guard) complete(d *document) {
+	for i, pattern := range g.AllowLostNames {
+		if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+			d.addAt("$.guard.allow_lost_names["+strconv.Itoa(i)+"]", "%q is not a pattern", pattern)
+		}
+	}
+	if g.AllowIssuerChange == nil {
+		g.AllowIssuerChange = new(true)
+	}
+}
+
+func (p *Policy) completeCanary(d *document) {
+	c := &p.Canary
+	for i, name := range c.Targets {
+		at := "$.canary.targets[" + strconv.Itoa(i) + "]"
+		known := slices.IndexFunc(p.Targets, func(t Target) bool { return t.Name == name })
+		switch {
+		case known < 0:
+			d.addAt(at, "target %q is not one of this policy's", name)
+		case p.Targets[known].Last():
+			d.addAt(at, "target %q comes last and cannot come first", name)
+		case slices.Index(c.Targets, name) < i:
+			d.addAt(at, "target %q is there twice", name)
+		}
+	}
+	if distinct := slices.Compact(slices.Sorted(slices.Values(c.Targets))); len(distinct) > 0 && len(distinct) >= len(p.Targets) {
+		d.addAt("$.canary.targets", "all targets are canaries; leave out those that come after")
+	}
+	if c.Bake != nil && len(c.Targets) == 0 {
+		d.addAt("$.canary.bake", "bake is for canary.targets, and there are none")
+	}
+	if c.Bake == nil {
+		c.Bake = new(defaultBake)
 	}
 }
 
