@@ -153,9 +153,6 @@ func TestExternalLosesItsStore(t *testing.T) {
 }
 
 func TestStreamsThatCannotBeUsed(t *testing.T) {
-	s := external(t, freePort(t), t.TempDir(), nil)
-	js, err := jetstream.New(dial(t, s.ClientURL()))
-	must(t, err)
 	for name, row := range map[string]struct {
 		stream jetstream.StreamConfig
 		want   string
@@ -178,7 +175,11 @@ func TestStreamsThatCannotBeUsed(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := js.CreateStream(t.Context(), row.stream)
+			// A server of its own: one that has just deleted a stream may refuse to make it again.
+			s := external(t, freePort(t), t.TempDir(), nil)
+			js, err := jetstream.New(dial(t, s.ClientURL()))
+			must(t, err)
+			_, err = js.CreateStream(t.Context(), row.stream)
 			must(t, err)
 			cfg, l := logged(at(t, s.ClientURL()))
 			cfg.Prefix = "a"

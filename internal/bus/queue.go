@@ -40,6 +40,7 @@ func (p *pendingWork) merge(later *pendingWork) {
 	if later.work.Force {
 		p.work.Force, p.work.Asked = true, later.work.Asked
 	}
+	p.work.Confirm = p.work.Confirm || later.work.Confirm
 	p.accepted = append(p.accepted, later.accepted...)
 }
 

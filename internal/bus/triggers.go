@@ -22,6 +22,8 @@ type Trigger struct {
 	Reason string
 	// Force asks for a rotation even where nothing is due.
 	Force bool
+	// Confirm releases the brake.
+	Confirm bool
 	// Problem is what was wrong with the payload. The trigger stands all the same: it
 	// only says "look", and looking is safe.
 	Problem string
@@ -125,6 +127,7 @@ type payload struct {
 	Certificate string `json:"certificate"`
 	Reason      string `json:"reason"`
 	Force       bool   `json:"force"`
+	Confirm     bool   `json:"confirm"`
 }
 
 // parseTrigger reads an empty payload, the JSON object, or a CloudEvent in structured
@@ -155,7 +158,7 @@ func (b *Bus) parseTrigger(subject, ceHeader string, data []byte) Trigger {
 		t.Problem = textOf(err)
 		return t
 	}
-	t.Certificate, t.Reason, t.Force = p.Certificate, cut(p.Reason, 200), p.Force
+	t.Certificate, t.Reason, t.Force, t.Confirm = p.Certificate, cut(p.Reason, 200), p.Force, p.Confirm
 	return t
 }
 
