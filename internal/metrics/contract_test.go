@@ -49,6 +49,8 @@ var contract = map[string]string{
 	"rotatord_drift_detected":                          "policy certificate target kind",
 	"rotatord_superseded_certificates":                 "target_kind state",
 	"rotatord_retirements_total":                       "target_kind result",
+	"rotatord_rollbacks_total":                         "policy target_kind reason",
+	"rotatord_rotation_deferred_total":                 "policy reason",
 
 	"rotatord_api_requests_total":                       "cloud service operation code",
 	"rotatord_api_request_failures_total":               "cloud service operation reason",
@@ -136,6 +138,8 @@ func TestLabelValues(t *testing.T) {
 		"target_kind":             {"waf", "file"},
 		"step":                    texts(rotation.StepKinds()),
 		"rotations_/result":       {"ok", "failed"},
+		"rollbacks_/":             {"unserved"},
+		"rotation_deferred_/":     rotation.DeferralReasons(),
 		"retirements_/result":     {"ok", "in_use", "failed"},
 		"nats_messages_/result":   {"ack", "nak", "published", "duplicate", "failed"},
 		"subject":                 {"trigger", "ack", "work", "event"},

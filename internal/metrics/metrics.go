@@ -50,6 +50,8 @@ type Metrics struct {
 	toConverged    *prometheus.HistogramVec
 	stepFailures   *prometheus.CounterVec
 	retirements    *prometheus.CounterVec
+	rollBacks      *prometheus.CounterVec
+	deferred       *prometheus.CounterVec
 	apiRequests    *prometheus.CounterVec
 	apiFailures    *prometheus.CounterVec
 	apiDuration    *prometheus.HistogramVec
@@ -74,7 +76,7 @@ func New(cfg Config) *Metrics {
 	m.makeCloud()
 	m.makeProcess()
 	m.registry.MustRegister(
-		m.triggers, m.rotations, m.duration, m.toConverged, m.stepFailures, m.retirements,
+		m.triggers, m.rotations, m.duration, m.toConverged, m.stepFailures, m.retirements, m.rollBacks, m.deferred,
 		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.clockSkew,
 		m.apiCircuit, m.apiQuotaUsed, m.apiQuotaLimit,
 		m.natsReconnects, m.natsMessages, m.journalErrors, m.reloadOK, m.reloadAt, m.heartbeat,
@@ -116,6 +118,8 @@ func (m *Metrics) makeWork() {
 	m.duration = histogram("rotation_duration_seconds", "Time from the first step of a target's rotation to its proof.", rotationBuckets, "target_kind")
 	m.toConverged = histogram("trigger_to_converged_seconds", "Time from the trigger of a rotation to the proof that every target serves the bundle.", rotationBuckets, "trigger")
 	m.stepFailures = counter("rotation_step_failures_total", "Steps of rotations that failed, by step and reason.", "policy", "target_kind", "step", "reason")
+	m.rollBacks = counter("rollbacks_total", "Goings back of a target to the predecessor of a bundle that was not served.", "policy", "target_kind", "reason")
+	m.deferred = counter("rotation_deferred_total", "Rotations that had to wait for something other than a failure, by reason.", "policy", "reason")
 	m.retirements = counter("retirements_total", "Superseded certificates that were to be removed, by result.", "target_kind", "result")
 }
 
@@ -182,6 +186,7 @@ func (m *Metrics) precreateTarget(policy, kind string, reasons []string) {
 	for _, result := range []string{"ok", "in_use", "failed"} {
 		m.retirements.WithLabelValues(kind, result)
 	}
+	m.rollBacks.WithLabelValues(policy, kind, reasonUnserved)
 	for _, step := range rotation.StepKinds() {
 		for _, reason := range reasons {
 			m.stepFailures.WithLabelValues(policy, kind, string(step), reason)
@@ -227,6 +232,17 @@ func (m *Metrics) Converged(trigger string, took time.Duration) {
 func (m *Metrics) Retired(targetKind, result string) {
 	m.retirements.WithLabelValues(targetKind, result).Inc()
 }
+
+// reasonUnserved is why rotations are rolled back so far.
+const reasonUnserved = "unserved"
+
+// RolledBack implements rotation.Meter.
+func (m *Metrics) RolledBack(policy, targetKind string) {
+	m.rollBacks.WithLabelValues(policy, targetKind, reasonUnserved).Inc()
+}
+
+// Deferred implements rotation.Meter.
+func (m *Metrics) Deferred(policy, reason string) { m.deferred.WithLabelValues(policy, reason).Inc() }
 
 // Message implements bus.Meter.
 func (m *Metrics) Message(subject, result string) {

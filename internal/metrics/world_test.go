@@ -171,6 +171,8 @@ func happen(m *Metrics) {
 	m.Converged("file", 44*time.Second)
 	m.Converged("sent by a newer version", time.Second)
 	m.Retired("waf", "in_use")
+	m.RolledBack("shop", "waf")
+	m.Deferred("shop", "brake")
 	m.Message("trigger", "ack")
 	m.Reconnected()
 	m.JournalFailed()

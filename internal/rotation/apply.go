@@ -19,7 +19,7 @@ import (
 func (r *run) apply(ctx context.Context, s Step) error {
 	r.log.Debug("step", "step", s.Kind, "target", s.Target, "fingerprint", short(s.Fingerprint))
 	if s.Kind == StepVerify {
-		r.verify(ctx)
+		r.verify(ctx, s.Endpoints)
 		return nil
 	}
 	if s.Target == "" {
@@ -43,6 +43,10 @@ func (r *run) apply(ctx context.Context, s Step) error {
 		v.Restage, r.o.Record.Intent = true, nil
 		return nil
 	}
+	if s.Kind == StepRollBack && providers.KindOf(err) == providers.KindNotFound {
+		r.noWayBack(v, s, err)
+		err = nil
+	}
 	if err != nil {
 		return r.failed(ctx, v, s, err)
 	}
@@ -65,11 +69,13 @@ func (r *run) once(s Step) error {
 // announce says what the step means for the assignment: a change is the beginning of a
 // rotation; retiring is planned only when everything wanted is served and proven.
 func (r *run) announce(v *View, s Step) {
-	if s.Kind == StepRetire {
+	switch s.Kind {
+	case StepRetire:
 		r.conclude(StateConverged, "", r.now())
-		return
+	case StepRollBack: // it is the end of a rotation, not the beginning of one
+	default:
+		r.start(v)
 	}
-	r.start(v)
 }
 
 func (r *run) effect(ctx context.Context, v *View, s Step) error {
@@ -80,6 +86,8 @@ func (r *run) effect(ctx context.Context, v *View, s Step) error {
 		return r.stage(ctx, v)
 	case StepActivate:
 		return r.activate(ctx, v, s.Handle)
+	case StepRollBack:
+		return r.rollBack(ctx, v, s)
 	case StepRetire:
 		return r.retire(ctx, v, s)
 	default: // verify is apply's own; wait and refuse do not act
@@ -128,6 +136,9 @@ func (r *run) start(v *View) {
 		d := EventData{Target: v.Name, Endpoints: v.Endpoints, Trigger: string(r.o.Trigger)}
 		if t.Active != nil {
 			d.Previous = t.Active.Fingerprint
+		}
+		if !d.Previous.IsZero() && d.Previous != r.o.wants() {
+			r.o.Record.ReplacedAt = now
 		}
 		r.log.Info("rotation started", "target", v.Name, "fingerprint", short(r.o.wants()), "previous", short(d.Previous), "trigger", r.o.Trigger)
 		r.tell(EventStarted, d)
@@ -206,6 +217,7 @@ func (r *run) load(ctx context.Context) (*certs.Bundle, error) {
 // first half of the proof.
 func (r *run) activate(ctx context.Context, v *View, h providers.Handle) error {
 	previous := r.servedBefore(v)
+	r.rememberPrevious(v)
 	if err := r.assembly.Targets[v.Name].Activate(ctx, r.request(v), h); err != nil {
 		return err
 	}
@@ -217,7 +229,7 @@ func (r *run) activate(ctx context.Context, v *View, h providers.Handle) error {
 	}
 	v.Forced = true
 	record := &r.o.Record
-	record.Verified, record.VerifyAttempts, record.VerifyNext = [32]byte{}, 0, time.Time{}
+	record.Verified, record.Proven, record.VerifyAttempts, record.VerifyNext = [32]byte{}, [32]byte{}, 0, time.Time{}
 	r.log.Info("bundle activated", "target", v.Name, "fingerprint", short(r.o.wants()), "handle", h, "endpoints", v.Endpoints)
 	r.tell(EventActivated, EventData{Target: v.Name, Endpoints: v.Endpoints, Previous: previous})
 	return nil
@@ -270,10 +282,10 @@ func (r *run) retire(ctx context.Context, v *View, s Step) error {
 
 // verify makes the handshakes. With no endpoints in the policy, the targets' own word,
 // just read, is all the proof there is.
-func (r *run) verify(ctx context.Context) {
+func (r *run) verify(ctx context.Context, of []string) {
 	wanted, record := r.o.wants(), &r.o.Record
 	var probes []providers.Probe
-	if endpoints := r.endpointsToProve(); len(endpoints) > 0 {
+	if endpoints := r.endpointsToProve(of); len(endpoints) > 0 {
 		v := r.o.Policy.Verify
 		probes = r.e.cfg.Prober.Probe(ctx, providers.ProbeRequest{
 			Endpoints: endpoints, Addresses: v.Addresses, CheckChain: v.Chain != "ignore", CAFile: v.CAFile,
@@ -283,15 +295,20 @@ func (r *run) verify(ctx context.Context) {
 	record.Probes, record.VerifyTriedAt = probes, now.UTC()
 	failing := slices.IndexFunc(probes, func(p providers.Probe) bool { return !p.Serves(wanted) })
 	if failing < 0 {
+		record.VerifiedAt, record.VerifyAttempts, record.VerifyNext = now.UTC(), 0, time.Time{}
+		if !r.o.placed() {
+			r.provenInPart(len(probes), of)
+			return
+		}
 		if record.Verified != wanted {
 			r.log.Info("bundle verified", "fingerprint", short(wanted), "handshakes", len(probes))
-			r.tell(EventVerified, EventData{Endpoints: r.o.Policy.Verify.Endpoints})
+			r.tell(EventVerified, EventData{Endpoints: of})
 		}
-		record.Verified, record.VerifiedAt, record.Chain = wanted, now.UTC(), r.o.Wanted.Chain
-		record.VerifyAttempts, record.VerifyNext = 0, time.Time{}
+		record.Verified, record.Good, record.Chain, record.Proven = wanted, wanted, r.o.Wanted.Chain, [32]byte{}
 		r.setDriftServed(false, "")
 		return
 	}
+	record.Proven = [32]byte{}
 	if record.Verified == wanted {
 		// It was proven, and is no more.
 		record.Verified = [32]byte{}
@@ -306,10 +323,19 @@ func (r *run) verify(ctx context.Context) {
 	r.log.Debug("not yet served", "reason", probes[failing].Complaint(wanted), "attempt", record.VerifyAttempts)
 }
 
-// endpointsToProve are the policy's endpoints that this certificate covers: with
-// several certificates in a policy, each proves its own.
-func (r *run) endpointsToProve() []string {
-	return slices.DeleteFunc(slices.Clone(r.o.Policy.Verify.Endpoints), func(endpoint string) bool {
+// provenInPart notes a proof of those targets that have the bundle while others wait.
+func (r *run) provenInPart(handshakes int, of []string) {
+	record, wanted := &r.o.Record, r.o.wants()
+	if record.Proven != wanted {
+		r.log.Info("bundle verified where it is deployed so far", "fingerprint", short(wanted), "handshakes", handshakes, "endpoints", of)
+		record.Proven, record.ProvenAt = wanted, record.VerifiedAt
+	}
+}
+
+// endpointsToProve are the endpoints that this certificate covers: with several
+// certificates in a policy, each proves its own.
+func (r *run) endpointsToProve(of []string) []string {
+	return slices.DeleteFunc(slices.Clone(of), func(endpoint string) bool {
 		host, _, err := net.SplitHostPort(endpoint)
 		if err != nil {
 			return false // the proof will say what is wrong with it

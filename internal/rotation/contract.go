@@ -92,6 +92,11 @@ type Meter interface {
 	// Rotated counts the end of one target's rotation, result ok or failed, with the
 	// time since it began.
 	Rotated(policy, targetKind, result string, took time.Duration)
+	// RolledBack counts a going back to the predecessor at a target.
+	RolledBack(policy, targetKind string)
+	// Deferred counts a rotation that has to wait for something other than a failure; reason
+	// is one of DeferralReasons.
+	Deferred(policy, reason string)
 	// Retired counts a superseded certificate that was to be removed: ok, in_use or
 	// failed.
 	Retired(targetKind, result string)

@@ -26,7 +26,12 @@ type Config struct {
 	Events   Events
 	Prober   providers.Prober
 	Meter    Meter
-	Logger   *slog.Logger
+	// Brake says why a change must wait for a confirmation; empty: it may be made. nil: there
+	// is no brake.
+	Brake func(ID) string
+	// Skew is how far this host's clock is ahead of the clouds'; nil: nobody knows.
+	Skew   func() time.Duration
+	Logger *slog.Logger
 }
 
 // Engine brings assignments to where they should be. Process may be called for
@@ -50,6 +55,8 @@ var ErrStopping = fmt.Errorf("the daemon is stopping")
 type Request struct {
 	Trigger Trigger
 	Force   bool
+	// Confirm releases the brake for this assignment.
+	Confirm bool
 	// Asked is when the trigger came.
 	Asked time.Time
 }
@@ -169,7 +176,14 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate),
 	}
 	r.o = observe(a, id, record, q, r.now())
+	if e.cfg.Skew != nil {
+		r.o.Skew = e.cfg.Skew()
+	}
 	r.absorbWanted()
+	if q.Confirm {
+		r.o.Record.Confirmed = r.o.wants()
+	}
+	r.brake()
 	return r, nil
 }
 
@@ -216,7 +230,7 @@ func (r *run) absorbWanted() {
 	}
 	record.Wanted = r.o.Wanted.Info
 	record.remember(r.o.Wanted.Info)
-	record.VerifyAttempts, record.VerifyNext, record.Acknowledged = 0, time.Time{}, nil
+	record.VerifyAttempts, record.VerifyNext, record.Acknowledged, record.RolledBack = 0, time.Time{}, nil, nil
 	for name, t := range record.Targets {
 		// The new bundle deserves a try of its own, unless the service asked for a pause.
 		// (A refused password is held back by the cloud's client, not here.)
@@ -266,6 +280,9 @@ func (r *run) finish(ctx context.Context, steps []Step) error {
 	record := &r.o.Record
 	record.Intent = nil
 	state, reason := judge(&r.o, steps, now)
+	if state != record.State {
+		r.countDeferral(steps)
+	}
 	r.conclude(state, reason, now)
 	record.WakeAt = wake(&r.o, steps, now)
 	if err := r.save(ctx); err != nil {
@@ -304,12 +321,18 @@ func (r Record) clone() Record {
 		if t.Active != nil {
 			t.Active = new(*t.Active)
 		}
+		if t.Previous != nil {
+			t.Previous = new(*t.Previous)
+		}
 		t.Endpoints = slices.Clone(t.Endpoints)
 		t.Superseded = slices.Clone(t.Superseded)
 		c.Targets[name] = t
 	}
 	if r.Targets == nil {
 		c.Targets = nil
+	}
+	if r.RolledBack != nil {
+		c.RolledBack = new(*r.RolledBack)
 	}
 	if r.Intent != nil {
 		c.Intent = new(*r.Intent)

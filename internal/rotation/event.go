@@ -19,6 +19,8 @@ const (
 	EventVerified    EventKind = "verified"    // handshakes showed the bundle
 	EventConverged   EventKind = "converged"   // every target serves what is wanted, proven
 	EventFailed      EventKind = "failed"      // a step failed, or is refused
+	EventRolledBack  EventKind = "rolled_back" // a bundle was not served; its predecessor is again
+	EventBraked      EventKind = "braked"      // too much changes at once; confirm
 	EventRetired     EventKind = "retired"     // a superseded certificate was removed
 	EventDrifted     EventKind = "drifted"     // what is served changed without us
 	EventRepaired    EventKind = "repaired"    // and is as it should be again

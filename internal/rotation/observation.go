@@ -23,6 +23,10 @@ type Observation struct {
 	// Force asks for stage and activate even where nothing differs. It is taken back
 	// for a target once that was done.
 	Force bool
+	// Braked, if not empty, is why nothing that is served may be replaced now.
+	Braked string
+	// Skew is how far this host's clock is ahead of the clouds', where one of them told.
+	Skew time.Duration
 	// Targets are in the order of the policy.
 	Targets []View
 	// Asks is the digest of what a policy that issues asks for now; empty for others.

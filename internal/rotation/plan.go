@@ -15,7 +15,7 @@ import (
 // StepKind is what a step does.
 type StepKind string
 
-// The steps. Look, stage, activate and retire reach a target; look without a target,
+// The steps. Look, stage, activate, roll back and retire reach a target; look without a target,
 // issue and revoke reach the policy's issuer; verify makes handshakes; wait and refuse do
 // nothing and say why.
 const (
@@ -24,6 +24,7 @@ const (
 	StepStage    StepKind = "stage"
 	StepActivate StepKind = "activate"
 	StepVerify   StepKind = "verify"
+	StepRollBack StepKind = "roll_back"
 	StepRetire   StepKind = "retire"
 	StepRevoke   StepKind = "revoke"
 	StepWait     StepKind = "wait"
@@ -32,7 +33,7 @@ const (
 
 // StepKinds are the steps that can fail, for pre-creating metric series.
 func StepKinds() []StepKind {
-	return []StepKind{StepLook, StepIssue, StepStage, StepActivate, StepVerify, StepRetire, StepRevoke}
+	return []StepKind{StepLook, StepIssue, StepStage, StepActivate, StepVerify, StepRollBack, StepRetire, StepRevoke}
 }
 
 // Cause says, from a closed set, why a step waits or refuses.
@@ -58,6 +59,13 @@ const (
 	CauseCA              Cause = "ca"              // guard: the certificate of a CA
 	CauseChain           Cause = "chain"           // guard: the chain is missing, and was there before
 	CauseOlder           Cause = "older"           // guard: older than what is served
+	CauseWeakKey         Cause = "weak_key"        // guard: a key that is too short
+	CauseRemaining       Cause = "min_remaining"   // guard: too little of its life is left
+	CauseLostNames       Cause = "lost_names"      // guard: names that its predecessor had are missing
+	CauseIssuer          Cause = "issuer"          // guard: another CA, and the policy forbids it
+	CauseCanary          Cause = "canary"          // other targets serve it first
+	CauseRolledBack      Cause = "rolled_back"     // it was not served, and its predecessor is again
+	CauseBraked          Cause = "braked"          // too many changes at once: confirm
 	CauseUncovered       Cause = "uncovered"       // guard: an endpoint that no certificate covers
 	CauseNoEndpoint      Cause = "no_endpoint"     // the target knows no such endpoint
 	CauseBadEndpoint     Cause = "bad_endpoint"    // the endpoint cannot take a certificate
@@ -178,14 +186,19 @@ func planTarget(o *Observation, v *View, now time.Time) []Step {
 	if bad := planEndpoints(v); len(bad) > 0 {
 		return append(steps, bad...)
 	}
+	if back, goes := planRollBack(o, v, now); goes {
+		return append(steps, back)
+	}
 	if v.serves(wanted) && !o.forces(v) {
 		return steps
 	}
 	if refusal, refused := guard(o, v, now); refused {
 		return append(steps, refusal)
 	}
-	if wait, waits := planHandover(o, v, now); waits {
-		return append(steps, wait)
+	for _, reason := range []func(*Observation, *View, time.Time) (Step, bool){planRolledBack, planBrake, planCanary, planHandover} {
+		if wait, waits := reason(o, v, now); waits {
+			return append(steps, wait)
+		}
 	}
 	return append(steps, planDeploy(o, v, wanted, now)...)
 }
@@ -285,6 +298,9 @@ func needsLook(o *Observation, v *View, now time.Time) bool {
 	case due(dueLook(o.Policy, o.Record), now):
 		return true
 	}
+	if _, back := planRollBack(o, v, now); back {
+		return true
+	}
 	if o.Record.Verified == o.wants() && slices.ContainsFunc(revocations(o, now), o.endsWhatWasServed) {
 		return true
 	}
@@ -295,16 +311,17 @@ func needsLook(o *Observation, v *View, now time.Time) bool {
 // changed it is announced only, so that a plan is shown whole.
 func planVerify(o *Observation, before []Step, now time.Time) []Step {
 	r := o.Record
-	verify := Step{Kind: StepVerify, Fingerprint: o.wants(), Endpoints: o.Policy.Verify.Endpoints}
+	verify := Step{Kind: StepVerify, Fingerprint: o.wants(), Endpoints: o.provableEndpoints()}
+	proven := r.Verified == o.wants() || !o.placed() && r.Proven == o.wants()
 	has := func(kinds ...StepKind) bool {
 		return slices.ContainsFunc(before, func(s Step) bool { return slices.Contains(kinds, s.Kind) })
 	}
 	switch {
 	case has(StepStage, StepActivate):
 		return []Step{verify}
-	case has(StepLook) || !o.provable():
+	case has(StepLook, StepRollBack) || !o.provable():
 		return nil // what the look shows decides, or there is nothing to prove yet
-	case r.Verified == o.wants() && !due(dueProof(o.Policy, r), now) && !(o.Trigger.asksToLook() && r.VerifyTriedAt.Before(o.Began)):
+	case proven && !due(dueProof(o.Policy, r), now) && !(o.Trigger.asksToLook() && r.VerifyTriedAt.Before(o.Began)):
 		return nil
 	}
 	if r.VerifyNext.After(now) && !(o.Trigger.impatient() && r.VerifyTriedAt.Before(o.Began)) {
@@ -313,16 +330,35 @@ func planVerify(o *Observation, before []Step, now time.Time) []Step {
 	return []Step{verify}
 }
 
-// provable reports whether a proof makes sense: some target says that it serves what is
-// wanted and there are handshakes to make, or all of them say so and that is the proof.
+// provable reports whether a proof makes sense: all targets say that they serve what is
+// wanted, or some do, and there are handshakes that show it.
 func (o *Observation) provable() bool {
 	switch {
 	case len(o.Policy.Targets) == 0:
 		return len(o.Policy.Verify.Endpoints) > 0
-	case len(o.Policy.Verify.Endpoints) == 0:
-		return o.active() && o.placed()
+	case o.placed():
+		return o.active()
 	}
-	return o.active()
+	return o.active() && len(o.provableEndpoints()) > 0
+}
+
+// provableEndpoints are the policy's, or, while some targets do not serve what is wanted
+// yet, those whose host belongs to the others alone.
+func (o *Observation) provableEndpoints() []string {
+	if len(o.Policy.Targets) == 0 || o.placed() {
+		return o.Policy.Verify.Endpoints
+	}
+	at := map[bool]map[string]bool{true: {}, false: {}}
+	for i := range o.Targets {
+		v := &o.Targets[i]
+		for _, name := range v.Endpoints {
+			at[o.placedAt(v)][name] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(o.Policy.Verify.Endpoints), func(endpoint string) bool {
+		host, _, _ := strings.Cut(strings.ToLower(endpoint), ":")
+		return !at[true][host] || at[false][host]
+	})
 }
 
 // active reports whether some target was seen to serve what is wanted.

@@ -30,6 +30,18 @@ type Record struct {
 	VerifyAttempts int       `json:"verify_attempts,omitempty"`
 	VerifyTriedAt  time.Time `json:"verify_tried_at,omitzero"`
 	VerifyNext     time.Time `json:"verify_next,omitzero"`
+	// Proven is the fingerprint whose proof the last handshakes showed where only some of the
+	// targets had it, ProvenAt since when.
+	Proven   certs.Fingerprint `json:"proven,omitzero"`
+	ProvenAt time.Time         `json:"proven_at,omitzero"`
+	// Good is the last bundle that was served everywhere, proven: the way back.
+	Good certs.Fingerprint `json:"good,omitzero"`
+	// RolledBack is the last going back; nil when the bundle in force was not rolled back.
+	RolledBack *RollBack `json:"rolled_back,omitempty"`
+	// Confirmed is the bundle whose deployment somebody confirmed while the brake was on.
+	Confirmed certs.Fingerprint `json:"confirmed,omitzero"`
+	// ReplacedAt is when something that was served was last replaced: what the brake counts.
+	ReplacedAt time.Time `json:"replaced_at,omitzero"`
 	// Chain is how many intermediates the bundle had that was last proven.
 	Chain int `json:"chain,omitempty"`
 	// Probes are the last handshakes.
@@ -62,6 +74,17 @@ type Record struct {
 	Outbox   []Event `json:"outbox,omitempty"`
 }
 
+// RollBack is the going back from a bundle that was not served.
+type RollBack struct {
+	From certs.Fingerprint `json:"from"`
+	To   certs.Fingerprint `json:"to"`
+	At   time.Time         `json:"at"`
+	// Times is how often this bundle was rolled back, RetryAt when it is tried again.
+	Times   int       `json:"times"`
+	RetryAt time.Time `json:"retry_at"`
+	Reason  string    `json:"reason"`
+}
+
 // TargetRecord is the journal's memory of one target of an assignment.
 type TargetRecord struct {
 	Kind string `json:"kind"`
@@ -71,6 +94,8 @@ type TargetRecord struct {
 	LookedFor certs.Fingerprint `json:"looked_for"`
 	// Active is what the endpoints were last seen to serve through us.
 	Active *Placed `json:"active,omitempty"`
+	// Previous is what was served before Active.
+	Previous *Placed `json:"previous,omitempty"`
 	// Superseded are remote certificates of ours that nothing should serve any more.
 	Superseded []Placed `json:"superseded,omitempty"`
 
@@ -215,6 +240,7 @@ type State string
 const (
 	StateConverged   State = "converged"   // every target serves what is wanted, proven
 	StateWaiting     State = "waiting"     // something is to be done, not now
+	StateBraked      State = "braked"      // too much changes at once; it waits for a confirmation
 	StateRotating    State = "rotating"    // steps are being made
 	StateQuarantined State = "quarantined" // the source's files are broken; the last good bundle stays
 	StateUnconverged State = "unconverged" // activated and not yet seen to be served
@@ -224,5 +250,5 @@ const (
 
 // States are all states, for pre-creating metric series.
 func States() []State {
-	return []State{StateConverged, StateWaiting, StateRotating, StateQuarantined, StateUnconverged, StateFailed, StateExpired}
+	return []State{StateConverged, StateWaiting, StateBraked, StateRotating, StateQuarantined, StateUnconverged, StateFailed, StateExpired}
 }

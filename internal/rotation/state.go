@@ -28,7 +28,10 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 		return StateFailed, reason
 	}
 	// A look that failed takes nothing back: what was proven stands until it is seen otherwise.
-	verified := o.Record.Verified == o.wants()
+	if reason, back := find(func(s Step) bool { return s.Cause == CauseRolledBack }); back {
+		return StateFailed, reason
+	}
+	verified := o.Record.Verified == o.wants() || !o.placed() && o.Record.Proven == o.wants()
 	proven := verified && o.placed()
 	if reason, failed := find(func(s Step) bool { return s.Cause == CauseRetry }); failed && !proven {
 		return StateFailed, reason
@@ -44,6 +47,9 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 	}
 	if o.Wanted.quarantined(now) {
 		return StateQuarantined, o.Wanted.Problem
+	}
+	if reason, braked := find(func(s Step) bool { return s.Cause == CauseBraked }); braked {
+		return StateBraked, reason
 	}
 	if reason, waiting := find(func(s Step) bool { return s.Kind == StepWait && holdsBack(s.Cause) }); waiting {
 		return StateWaiting, reason
@@ -79,13 +85,16 @@ func (o *Observation) failsToIssue(now time.Time) (reason string, failing bool) 
 
 // placed reports whether every target was last seen to serve what is wanted.
 func (o *Observation) placed() bool {
-	return !slices.ContainsFunc(o.Targets, func(v View) bool {
-		t := o.target(v.Name)
-		if len(v.Endpoints) == 0 {
-			return v.Covered && t.LookedFor != o.wants()
-		}
-		return t.Active == nil || t.Active.Fingerprint != o.wants() || !slices.Equal(t.Endpoints, v.Endpoints)
-	})
+	return !slices.ContainsFunc(o.Targets, func(v View) bool { return !o.placedAt(&v) })
+}
+
+// placedAt is placed for one target.
+func (o *Observation) placedAt(v *View) bool {
+	t := o.target(v.Name)
+	if len(v.Endpoints) == 0 {
+		return !v.Covered || t.LookedFor == o.wants()
+	}
+	return t.Active != nil && t.Active.Fingerprint == o.wants() && slices.Equal(t.Endpoints, v.Endpoints)
 }
 
 // holdsBack reports whether a wait keeps the wanted bundle from being served. Waiting
@@ -144,6 +153,9 @@ func (r *run) conclude(state State, reason string, now time.Time) {
 	case StateFailed, StateExpired:
 		r.log.Error("assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason)
 		r.tell(EventFailed, EventData{Reason: reason, Trigger: string(r.o.Trigger)})
+	case StateBraked:
+		r.log.Warn("assignment braked; confirm the change or take it back", "fingerprint", short(r.o.wants()), "reason", reason)
+		r.tell(EventBraked, EventData{Reason: reason, Trigger: string(r.o.Trigger)})
 	case StateQuarantined:
 		r.log.Warn("assignment quarantined; the last good bundle stays in force", "fingerprint", short(r.o.wants()), "reason", reason)
 		r.tell(EventQuarantined, EventData{Reason: reason})

@@ -52,7 +52,11 @@ type world struct {
 	// fault is asked before and after every outside call.
 	fault func(call string, after bool) error
 	calls []string
-	asked []string // step failures as the meter heard them
+	// deferred are the reasons for waiting as the meter heard them; braked is what the brake
+	// says.
+	deferred []string
+	braked   string
+	asked    []string // step failures as the meter heard them
 }
 
 type uploaded struct {
@@ -349,6 +353,8 @@ func (w *world) Probe(_ context.Context, r providers.ProbeRequest) (probes []pro
 func (w *world) StepFailed(_, _, step, reason string)    { w.asked = append(w.asked, step+"/"+reason) }
 func (w *world) Rotated(_, _, _ string, _ time.Duration) {}
 func (w *world) Retired(_, _ string)                     {}
+func (w *world) RolledBack(_, _ string)                  {}
+func (w *world) Deferred(_, reason string)               { w.deferred = append(w.deferred, reason) }
 func (w *world) Converged(_ string, took time.Duration)  {}
 func (w *world) record() (r Record)                      { _ = json.Unmarshal(w.journal, &r); return r }
 func (w *world) targetRecord() TargetRecord              { return w.record().Targets["edge"] }
@@ -374,7 +380,7 @@ func (w *world) engine() *Engine {
 	assembly.Listings = map[string]*Listing{"edge": w.listing}
 	return New(Config{
 		Assembly: func(string) *Assembly { return assembly },
-		Journal:  worldJournal{w}, Events: worldEvents{w}, Prober: w, Meter: w,
+		Journal:  worldJournal{w}, Events: worldEvents{w}, Prober: w, Meter: w, Brake: func(ID) string { return w.braked },
 		Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }
