@@ -71,7 +71,7 @@ func (d *daemon) acknowledged(ctx context.Context, t bus.Trigger) {
 			return
 		case err == nil:
 			log.Info("acknowledgement heard")
-			d.enqueue(id, rotation.TriggerNATS, false, t.Done)
+			d.enqueue(id, rotation.TriggerNATS, wish{}, t.Done)
 			return
 		}
 		again := tryAgain

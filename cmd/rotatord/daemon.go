@@ -55,7 +55,9 @@ type daemon struct {
 	parts   map[string]*part
 	// beat is when the scheduler last woke, in Unix nanoseconds; replayed is set when
 	// the journal has been read.
-	beat     atomic.Int64
+	beat atomic.Int64
+	// skew is how far this host's clock is ahead of a cloud's, as last told, in nanoseconds.
+	skew     atomic.Int64
 	replayed atomic.Bool
 }
 
@@ -105,6 +107,7 @@ func targetKinds(set *policy.Set) map[string][]string {
 // wire builds the policies' sources and targets and the engine.
 func (d *daemon) wire() error {
 	w := newWiring(d.set, d.metrics, d.log)
+	w.skew = func(ahead time.Duration) { d.skew.Store(int64(ahead)) }
 	for _, p := range d.set.Policies {
 		part, err := w.part(p, func(watcher.Change) { d.sourceChanged(p.Name) })
 		if err != nil {
@@ -113,8 +116,10 @@ func (d *daemon) wire() error {
 		d.parts[p.Name] = part
 	}
 	d.records = newRecords(func(id rotation.ID, r rotation.Record) { d.recordChanged(id, r) }, d.metrics.JournalFailed)
+	slow := &brake{limits: d.set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
+		Brake: slow.ask, Skew: func() time.Duration { return time.Duration(d.skew.Load()) },
 	})
 	return nil
 }

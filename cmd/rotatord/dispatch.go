@@ -15,7 +15,7 @@ import (
 
 // work does what a message of the work queue asks for.
 func (d *daemon) work(ctx context.Context, w bus.Work) error {
-	err := d.engine.Process(ctx, rotation.ID(w.ID), rotation.Request{Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Asked: w.Asked})
+	err := d.engine.Process(ctx, rotation.ID(w.ID), rotation.Request{Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked})
 	switch {
 	case err == nil:
 		return nil
@@ -29,14 +29,17 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 	return &bus.Retry{After: tryAgain, Err: err}
 }
 
+// wish is what somebody who asks for a look wants besides.
+type wish struct{ force, confirm bool }
+
 // enqueue asks for a look. Every reason to look ends here.
-func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, force bool, accepted func()) {
+func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted func()) {
 	d.metrics.Triggered(string(t))
 	place := d.set.Config.Node
 	if p, ok := d.parts[id.Policy]; ok {
 		place = p.place
 	}
-	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: force, Asked: time.Now()}, accepted)
+	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: time.Now()}, accepted)
 }
 
 // offerDue enqueues every assignment of every policy that has something to do.
@@ -50,7 +53,7 @@ func (d *daemon) offerDueOf(policy string, t rotation.Trigger) {
 	now := time.Now()
 	for _, id := range d.assignments(policy) {
 		if d.engine.Due(id, d.records.get(id), t, now) {
-			d.enqueue(id, t, false, nil)
+			d.enqueue(id, t, wish{}, nil)
 		}
 	}
 }
@@ -101,7 +104,7 @@ func (d *daemon) wake(key string) {
 	policy, certificate, _ := strings.Cut(key, "/")
 	id := rotation.ID{Policy: policy, Certificate: certificate}
 	if a := d.assembly(policy); a != nil {
-		d.enqueue(id, rotation.WakeTrigger(a.Policy, d.records.get(id), time.Now()), false, nil)
+		d.enqueue(id, rotation.WakeTrigger(a.Policy, d.records.get(id), time.Now()), wish{}, nil)
 	}
 }
 
@@ -122,11 +125,11 @@ func (d *daemon) triggered(t bus.Trigger) {
 		t.Done()
 		return
 	}
-	log.Info("trigger heard", "certificate", t.Certificate, "reason", t.Reason, "force", t.Force, "assignments", len(ids))
+	log.Info("trigger heard", "certificate", t.Certificate, "reason", t.Reason, "force", t.Force, "confirm", t.Confirm, "assignments", len(ids))
 	var left atomic.Int64
 	left.Store(int64(len(ids)))
 	for _, id := range ids {
-		d.enqueue(id, rotation.TriggerNATS, t.Force, func() {
+		d.enqueue(id, rotation.TriggerNATS, wish{t.Force, t.Confirm}, func() {
 			if left.Add(-1) == 0 {
 				t.Done()
 			}

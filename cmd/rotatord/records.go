@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/rotatord/rotatord/internal/bus"
 	"github.com/rotatord/rotatord/internal/journal"
@@ -136,6 +137,19 @@ func (r *records) get(id rotation.ID) rotation.Record {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.byID[id].record
+}
+
+// changedSince counts the assignments of which something that was served has been
+// replaced since, and all.
+func (r *records) changedSince(since time.Time) (changed, all int) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, m := range r.byID {
+		if m.record.ReplacedAt.After(since) {
+			changed++
+		}
+	}
+	return changed, len(r.byID)
 }
 
 // ids are all assignments with a record, sorted.

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/rotatord/rotatord/internal/bus"
 	"github.com/rotatord/rotatord/internal/certs"
@@ -37,6 +38,8 @@ type wiring struct {
 	set   *policy.Set
 	meter *metrics.Metrics
 	log   *slog.Logger
+	// skew hears how far this host's clock is ahead of a cloud's; nil: nobody does.
+	skew func(time.Duration)
 	// transport replaces the network of the clouds in tests; nil otherwise.
 	transport http.RoundTripper
 	clients   map[string]*huaweicloud.Client

@@ -23,12 +23,16 @@ func (w *wiring) client(name string) (*huaweicloud.Client, error) {
 	for service, l := range spec.Limits {
 		limits[service] = huaweicloud.Limit{Rate: l.Rate, Burst: l.Burst, Concurrency: l.Concurrency}
 	}
+	var meter huaweicloud.Meter = w.meter.Cloud(name)
+	if w.skew != nil {
+		meter = skewMeter{meter, w.skew}
+	}
 	c, err := huaweicloud.New(huaweicloud.Config{
 		Name: name, Region: spec.Region, ProjectID: spec.ProjectID, DomainID: spec.DomainID,
 		Auth: cloudAuth(spec.Auth), Endpoints: spec.Endpoints, RootCAs: roots,
 		ClientCertificate: clientCertificate(spec), Proxy: spec.Proxy,
 		PasswordMemory: filepath.Join(w.set.Config.State, "refused-password-"+name),
-		Timeout:        spec.Timeout.Std(), Limits: limits, Logger: w.log.With("cloud", name), Meter: w.meter.Cloud(name),
+		Timeout:        spec.Timeout.Std(), Limits: limits, Logger: w.log.With("cloud", name), Meter: meter,
 		Transport: w.transport,
 	})
 	if err != nil {

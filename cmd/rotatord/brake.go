@@ -1,0 +1,66 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/rotation"
+)
+
+const (
+	// brakeWindow is the time whose changes are counted.
+	brakeWindow = time.Hour
+	// brakeFloor is how many changes an hour are never too large a share: a policy or two
+	// that change together are no mass change, however few there are.
+	brakeFloor = 10
+	// brakeFresh is for how long a count is good: ten thousand assignments that ask at once
+	// are answered by a few.
+	brakeFresh = 100 * time.Millisecond
+)
+
+// brake counts how much of what is served was replaced lately, in the whole cluster: the
+// records are everybody's.
+type brake struct {
+	limits  policy.Brake
+	records *records
+
+	mu             sync.Mutex
+	counted        time.Time
+	changed, total int
+}
+
+// ask says why one more change has to wait for a confirmation; empty: it may be made. What
+// it lets pass counts at once.
+func (b *brake) ask(rotation.ID) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	now := time.Now()
+	if now.Sub(b.counted) > brakeFresh {
+		b.changed, b.total = b.records.changedSince(now.Add(-brakeWindow))
+		b.counted = now
+	}
+	const how = "; confirm it by a trigger with {\"confirm\": true}, or take it back"
+	switch share := float64(b.limits.MaxShare) / 100 * float64(b.total); {
+	case b.changed >= b.limits.MaxPerHour:
+		return fmt.Sprintf("%d certificates were replaced within an hour, and brake.max_per_hour is %d%s", b.changed, b.limits.MaxPerHour, how)
+	case b.changed >= brakeFloor && float64(b.changed) >= share:
+		return fmt.Sprintf("%d of %d certificates were replaced within an hour, and brake.max_share is %s%s", b.changed, b.total, b.limits.MaxShare, how)
+	}
+	b.changed++
+	return ""
+}
+
+// skewMeter hears by how much the clouds' clocks differ from ours.
+type skewMeter struct {
+	huaweicloud.Meter
+	note func(time.Duration)
+}
+
+// ClockSkew implements huaweicloud.Meter.
+func (m skewMeter) ClockSkew(d time.Duration) {
+	m.note(d)
+	m.Meter.ClockSkew(d)
+}
