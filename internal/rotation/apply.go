@@ -73,6 +73,9 @@ func (r *run) announce(v *View, s Step) {
 	case StepRetire:
 		r.conclude(StateConverged, "", r.now())
 	case StepRollBack: // it is the end of a rotation, not the beginning of one
+	case StepActivate:
+		r.start(v)
+		r.rememberPrevious(v)
 	default:
 		r.start(v)
 	}
@@ -217,7 +220,6 @@ func (r *run) load(ctx context.Context) (*certs.Bundle, error) {
 // first half of the proof.
 func (r *run) activate(ctx context.Context, v *View, h providers.Handle) error {
 	previous := r.servedBefore(v)
-	r.rememberPrevious(v)
 	if err := r.assembly.Targets[v.Name].Activate(ctx, r.request(v), h); err != nil {
 		return err
 	}

@@ -56,6 +56,18 @@ func randomObservation(t *rapid.T) Observation {
 		Verified: fingerprint.Draw(t, "verified"), VerifiedAt: instant.Draw(t, "at"), VerifyNext: instant.Draw(t, "next"), LookedAt: instant.Draw(t, "looked"),
 		Targets: map[string]TargetRecord{"edge": tr},
 	}
+	if rapid.Bool().Draw(t, "safety") {
+		o.Policy.Verify.OnFailure = policy.OnFailureRollBack
+		o.Braked = rapid.SampledFrom([]string{"", "too many"}).Draw(t, "braked")
+		o.Record.Good, o.Record.VerifyAttempts = fingerprint.Draw(t, "good"), rapid.IntRange(0, 2).Draw(t, "attempts")
+		if rapid.Bool().Draw(t, "previous") {
+			tr.Previous = new(placed.Draw(t, "before"))
+			o.Record.Targets["edge"] = tr
+		}
+		if rapid.Bool().Draw(t, "rolled back") {
+			o.Record.RolledBack = &RollBack{From: fingerprint.Draw(t, "from"), To: fingerprint.Draw(t, "to"), RetryAt: instant.Draw(t, "again"), Reason: "unserved"}
+		}
+	}
 	if rapid.IntRange(0, 2).Draw(t, "issues") == 0 {
 		randomIssuing(t, &o, fingerprint, instant, handle)
 	}
@@ -127,6 +139,7 @@ func TestPlanNever(t *testing.T) {
 				t.Fatalf("a step without a reason: %v", steps)
 			}
 			neverOfIssuing(t, &o, steps, s)
+			neverOfSafety(t, &o, steps, s)
 			if s.Kind == StepRetire {
 				i := slices.IndexFunc(o.target("edge").Superseded, func(p Placed) bool { return p.Handle == s.Handle && !p.InUse })
 				if i < 0 {
@@ -138,6 +151,22 @@ func TestPlanNever(t *testing.T) {
 			t.Fatalf("not the same plan twice:\n%v\n%v", steps, again)
 		}
 	})
+}
+
+// neverOfSafety states what no plan may contain whatever went wrong before.
+func neverOfSafety(t *rapid.T, o *Observation, steps []Step, s Step) {
+	tr := o.target("edge")
+	switch {
+	case s.Kind == StepRollBack && (tr.Previous == nil || s.Handle != tr.Previous.Handle || s.Fingerprint != o.Record.Good || o.Record.Good.IsZero()):
+		t.Fatalf("goes back to what was not proven: %v", steps)
+	case s.Kind == StepRollBack && !tr.Previous.NotAfter.After(epoch):
+		t.Fatalf("goes back to what has expired: %v", steps)
+	case s.Kind == StepRollBack && (!o.Targets[0].Looked || o.Record.Verified == o.wants()):
+		t.Fatalf("goes back without a look, or from what is served: %v", steps)
+	case s.Kind == StepActivate && o.Braked != "" && tr.StartedAt.IsZero() && tr.Active != nil && tr.Active.Fingerprint != o.wants() &&
+		tr.Active.NotAfter.After(epoch.Add(brakeReleases)) && o.Record.Confirmed != o.wants() && steps[0].Kind != StepIssue:
+		t.Fatalf("replaces what is served although the brake is on: %v", steps)
+	}
 }
 
 // neverOfIssuing states what no plan may contain where certificates are issued.

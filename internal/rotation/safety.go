@@ -107,7 +107,8 @@ func planRollBack(o *Observation, v *View, now time.Time) (Step, bool) {
 		Reason: "not served within " + o.Policy.Verify.Within.String() + ": " + unservedReason(r)}, true
 }
 
-// rememberPrevious keeps what is served before it is replaced.
+// rememberPrevious keeps what is served before it is replaced. It is written with the
+// intent: after a crash nobody could tell any more what it was.
 func (r *run) rememberPrevious(v *View) {
 	r.update(v.Name, func(t *TargetRecord) {
 		if t.Active != nil && t.Active.Fingerprint != r.o.wants() {

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -253,6 +254,88 @@ func TestGuardBlamesTheClock(t *testing.T) {
 		step, refused := guard(&o, &View{Name: "edge", Observed: providers.Observation{}}, epoch)
 		if !refused || !strings.Contains(step.Reason, want) {
 			t.Errorf("skew %s: %v", skew, step)
+		}
+	}
+}
+
+// TestSafetyCrashMatrix lets every call of going back, and of a canary, go wrong in every
+// way, once. The end is the one without misfortune.
+func TestSafetyCrashMatrix(t *testing.T) {
+	tales := []struct {
+		name string
+		play func(w *world)
+		end  func(w *world)
+	}{
+		{"roll back", func(w *world) {
+			w.wanted, w.propagation = w.bundle(2), 1000*time.Hour
+			w.drive(TriggerFile, 50*time.Minute)
+		}, func(w *world) {
+			w.expectState(StateFailed)
+			if r := w.record(); r.RolledBack == nil || r.RolledBack.Times != 1 || !w.boundTo("shop.example.com", 1) || !w.boundTo("www.example.com", 1) {
+				w.t.Errorf("not gone back once: %s", w.journal)
+			}
+			w.propagation = 0
+			w.drive(TriggerDeadline, 3*time.Hour)
+			w.expectState(StateConverged)
+			if !w.boundTo("shop.example.com", 2) {
+				w.t.Errorf("the next try: %s", w.journal)
+			}
+		}},
+		{"canary", func(w *world) {
+			w.wanted = w.bundle(2)
+			w.drive(TriggerFile, 4*time.Hour)
+		}, func(w *world) {
+			w.expectState(StateConverged)
+			if !w.boundTo("shop.example.com", 2) || !w.boundTo("www.example.com", 2) || w.creates[certs.Fingerprint{2, 0xaa}] > 1 {
+				w.t.Errorf("not everywhere, or uploaded %d times: %s", w.creates[certs.Fingerprint{2, 0xaa}], w.journal)
+			}
+		}},
+	}
+	start := func(t *testing.T, canary bool) *world {
+		p := testPolicy()
+		p.Verify.OnFailure, p.Retain.Superseded = policy.OnFailureRollBack, new(1)
+		if canary {
+			p.Targets = []policy.Target{
+				{Name: "edge", WAF: &policy.WAF{Hosts: policy.Names{List: []string{"shop.example.com"}}}},
+				{Name: "second", WAF: &policy.WAF{Hosts: policy.Names{List: []string{"www.example.com"}}}},
+			}
+			p.Canary = policy.Canary{Targets: []string{"edge"}, Bake: new(policy.Duration(15 * time.Minute))}
+		}
+		w := newWorld(t, p)
+		w.second = target{w}
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, 2*time.Hour)
+		w.expectState(StateConverged)
+		w.calls = nil
+		return w
+	}
+	for _, tale := range tales {
+		var calls []string
+		synctest.Test(t, func(t *testing.T) {
+			w := start(t, tale.name == "canary")
+			tale.play(w)
+			calls = w.calls
+			tale.end(w)
+		})
+		for n := range calls {
+			for _, m := range misfortunes {
+				t.Run(tale.name+"/"+calls[n]+" "+strconv.Itoa(n)+"/"+m.name, func(t *testing.T) {
+					synctest.Test(t, func(t *testing.T) {
+						w := start(t, tale.name == "canary")
+						struck := false
+						w.fault = func(_ string, after bool) error {
+							if struck || after != m.after || len(w.calls)-1 != n {
+								return nil
+							}
+							struck = true
+							return m.err
+						}
+						tale.play(w)
+						w.fault = nil
+						tale.end(w)
+					})
+				})
+			}
 		}
 	}
 }
