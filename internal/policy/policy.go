@@ -113,6 +113,9 @@ type Verify struct {
 	Chain string `yaml:"chain"`
 	// Within is how long it may take until the bundle is served everywhere. Default 10m.
 	Within Duration `yaml:"within"`
+	// Successes is how many proofs in a row must succeed, for endpoints with several servers
+	// behind one address. Default 1.
+	Successes int `yaml:"successes"`
 	// OnFailure is rollback (default) or keep: what becomes of a bundle that is not served
 	// within that time. Back goes only what was proven to be served before.
 	OnFailure string `yaml:"on_failure"`
@@ -186,6 +189,7 @@ const (
 	defaultWithin = Duration(10 * time.Minute)
 	defaultRetain = Duration(72 * time.Hour)
 	defaultDrift  = Duration(time.Hour)
+	maxSuccesses  = 100
 	defaultBake   = Duration(15 * time.Minute)
 	// defaultRenewAt: two thirds of a life over, and a third left to find out why it failed.
 	defaultRenewAt = Percent(66)
@@ -284,6 +288,13 @@ func (v *Verify) complete(d *document, r resolver) {
 	oneOf(d, "$.verify.chain", v.Chain, []string{"verify", "ignore"})
 	if v.Within == 0 {
 		v.Within = defaultWithin
+	}
+	if v.Successes == 0 {
+		v.Successes = 1
+	}
+	d.checkWhole("$.verify.successes")
+	if v.Successes < 0 || v.Successes > maxSuccesses {
+		d.addAt("$.verify.successes", "successes is %d; want 1 to %d", v.Successes, maxSuccesses)
 	}
 	if v.OnFailure == "" {
 		v.OnFailure = OnFailureRollBack

@@ -70,8 +70,10 @@ func (r *run) once(s Step) error {
 // rotation; retiring is planned only when everything wanted is served and proven.
 func (r *run) announce(v *View, s Step) {
 	switch s.Kind {
-	case StepRetire:
-		r.conclude(StateConverged, "", r.now())
+	case StepRetire: // mostly the last thing of a rotation that is proven already
+		if r.o.placed() && r.o.Record.Verified == r.o.wants() {
+			r.conclude(StateConverged, "", r.now())
+		}
 	case StepRollBack: // it is the end of a rotation, not the beginning of one
 	case StepActivate:
 		r.start(v)
@@ -276,6 +278,9 @@ func (r *run) retire(ctx context.Context, v *View, s Step) error {
 	}
 	r.update(v.Name, func(t *TargetRecord) {
 		t.Superseded = slices.DeleteFunc(t.Superseded, func(p Placed) bool { return p.Handle == s.Handle })
+		if t.lacksRoom() {
+			t.RetryAt = r.now().Add(time.Second).UTC() // there is some now
+		}
 	})
 	r.log.Info("superseded certificate retired", "target", v.Name, "fingerprint", short(s.Fingerprint), "handle", s.Handle)
 	r.tell(EventRetired, EventData{Target: v.Name, Fingerprint: s.Fingerprint})
@@ -297,7 +302,11 @@ func (r *run) verify(ctx context.Context, of []string) {
 	record.Probes, record.VerifyTriedAt = probes, now.UTC()
 	failing := slices.IndexFunc(probes, func(p providers.Probe) bool { return !p.Serves(wanted) })
 	if failing < 0 {
-		record.VerifiedAt, record.VerifyAttempts, record.VerifyNext = now.UTC(), 0, time.Time{}
+		if record.Successes++; record.Verified != wanted && record.Successes < r.o.Policy.Verify.Successes && len(probes) > 0 {
+			record.VerifyNext = now.Add(successGap).UTC()
+			return
+		}
+		record.VerifiedAt, record.VerifyAttempts, record.VerifyNext, record.Successes = now.UTC(), 0, time.Time{}, 0
 		if !r.o.placed() {
 			r.provenInPart(len(probes), of)
 			return
@@ -310,7 +319,7 @@ func (r *run) verify(ctx context.Context, of []string) {
 		r.setDriftServed(false, "")
 		return
 	}
-	record.Proven = [32]byte{}
+	record.Proven, record.Successes = [32]byte{}, 0
 	if record.Verified == wanted {
 		// It was proven, and is no more.
 		record.Verified = [32]byte{}
@@ -359,6 +368,9 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 		t.Kind = v.Kind
 		repeated := t.Failure == err.Error()
 		t.Attempts.failed(s.Kind, err, now)
+		if t.room() != nil {
+			t.RetryAt = now.Add(time.Second).UTC() // it can be made, and need not be waited for
+		}
 		if !repeated {
 			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "retry_at", clock(t.RetryAt), "err", err)
 		}

@@ -220,7 +220,25 @@ func planDeploy(o *Observation, v *View, wanted certs.Fingerprint, now time.Time
 		}
 		return []Step{wait}
 	}
+	if old := o.target(v.Name).room(); old != nil {
+		return []Step{{Kind: StepRetire, Target: v.Name, Fingerprint: old.Fingerprint, Handle: old.Handle, Reason: "the account may hold no more certificates, and nothing serves this one"}}
+	}
 	return []Step{{Kind: StepStage, Target: v.Name, Fingerprint: wanted}, activate}
+}
+
+// room is the superseded certificate that goes before its time where the account may hold
+// no more; nil if the quota is no problem, or nothing of ours can go.
+func (t TargetRecord) room() *Placed {
+	if !t.lacksRoom() {
+		return nil
+	}
+	var oldest *Placed
+	for i := range t.Superseded {
+		if p := &t.Superseded[i]; !p.InUse && p.Owned && (oldest == nil || p.Since.Before(oldest.Since)) {
+			oldest = p
+		}
+	}
+	return oldest
 }
 
 // planOrphans complains of endpoints that no certificate covers. One that this
@@ -370,6 +388,9 @@ func (o *Observation) active() bool {
 }
 
 func unservedReason(r Record) string {
+	if r.Successes > 0 {
+		return fmt.Sprintf("served, as %d proofs in a row show; more are to follow", r.Successes)
+	}
 	for _, p := range r.Probes {
 		if !p.Serves(r.Wanted.Fingerprint) {
 			return p.Complaint(r.Wanted.Fingerprint)

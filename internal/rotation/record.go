@@ -27,9 +27,11 @@ type Record struct {
 	VerifiedAt time.Time         `json:"verified_at,omitzero"`
 	// VerifyAttempts counts the proofs since activation that failed, VerifyTriedAt is
 	// when the last one was made and VerifyNext when the next one is due.
-	VerifyAttempts int       `json:"verify_attempts,omitempty"`
-	VerifyTriedAt  time.Time `json:"verify_tried_at,omitzero"`
-	VerifyNext     time.Time `json:"verify_next,omitzero"`
+	VerifyAttempts int `json:"verify_attempts,omitempty"`
+	// Successes counts those in a row that succeeded, until they are enough.
+	Successes     int       `json:"successes,omitempty"`
+	VerifyTriedAt time.Time `json:"verify_tried_at,omitzero"`
+	VerifyNext    time.Time `json:"verify_next,omitzero"`
 	// Proven is the fingerprint whose proof the last handshakes showed where only some of the
 	// targets had it, ProvenAt since when.
 	Proven   certs.Fingerprint `json:"proven,omitzero"`
@@ -72,6 +74,11 @@ type Record struct {
 	// Sequence numbers the assignment's events; Outbox are those not yet published.
 	Sequence uint64  `json:"sequence,omitempty"`
 	Outbox   []Event `json:"outbox,omitempty"`
+}
+
+// lacksRoom reports whether the target could not take a bundle for its quota.
+func (t TargetRecord) lacksRoom() bool {
+	return t.FailedStep == StepStage && t.FailedKind == providers.KindQuota.String()
 }
 
 // RollBack is the going back from a bundle that was not served.

@@ -55,6 +55,9 @@ var (
 	}
 )
 
+// successGap is the pause between proofs that must succeed in a row.
+const successGap = 250 * time.Millisecond
+
 // lateProofDelay is the pause between proofs once verify.within has passed.
 const lateProofDelay = 5 * time.Minute
 

@@ -339,3 +339,42 @@ func TestSafetyCrashMatrix(t *testing.T) {
 		}
 	}
 }
+
+// At the quota our own superseded certificate makes room, whatever its grace; what is
+// served, and what others made, stays.
+func TestQuotaMakesRoom(t *testing.T) {
+	inSafeWorld(t, func(t *testing.T, w *world) {
+		foreign := w.upload(certs.Fingerprint{9}, time.Now(), time.Now().Add(time.Hour))
+		w.policy.Retain = policy.Retain{Superseded: new(5), For: new(policy.Duration(1000 * time.Hour))}
+		w.wanted = w.bundle(2)
+		w.drive(TriggerFile, time.Hour)
+		w.quota = len(w.certificates)
+		w.wanted = w.bundle(3)
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
+		if !w.boundTo("shop.example.com", 3) || w.certificates[foreign] == nil || len(w.certificates) != 3 {
+			t.Errorf("certificates %v", w.certificates)
+		}
+	})
+}
+
+// Several servers behind one address: one good answer proves nothing.
+func TestSuccessesInARow(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.policy.Verify.Successes = 3
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
+		if n := w.count("probe"); n != 3 {
+			t.Errorf("%d proofs, want 3", n)
+		}
+		w.wanted = w.bundle(2)
+		seen := 0
+		w.flicker = func() bool { seen++; return seen == 2 } // the second proof meets a server that lags
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
+		if seen != 5 {
+			t.Errorf("%d proofs, want one good, one bad and three good ones", seen)
+		}
+	})
+}

@@ -52,6 +52,8 @@ type world struct {
 	// fault is asked before and after every outside call.
 	fault func(call string, after bool) error
 	calls []string
+	// flicker says that the next handshake meets a server that lags.
+	flicker func() bool
 	// deferred are the reasons for waiting as the meter heard them; braked is what the brake
 	// says.
 	deferred []string
@@ -340,7 +342,11 @@ func (w *world) Probe(_ context.Context, r providers.ProbeRequest) (probes []pro
 	err := w.outside("probe", func() error {
 		for _, endpoint := range r.Endpoints {
 			host, _, _ := strings.Cut(endpoint, ":")
-			probes = append(probes, providers.Probe{Endpoint: endpoint, Address: "192.0.2.1:443", Fingerprint: w.shown(host)})
+			shown := w.shown(host)
+			if w.flicker != nil && w.flicker() {
+				shown = certs.Fingerprint{200}
+			}
+			probes = append(probes, providers.Probe{Endpoint: endpoint, Address: "192.0.2.1:443", Fingerprint: shown})
 		}
 		return nil
 	})
