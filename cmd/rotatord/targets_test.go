@@ -167,3 +167,29 @@ func TestGateway(t *testing.T) {
 		})
 	}
 }
+
+// TestEditedFilesAreRepaired: somebody writes over the file that a program reads.
+func TestEditedFilesAreRepaired(t *testing.T) {
+	r := newRig(t, "unused.example.com")
+	r.configure("nats: {embedded: {listen: \"127.0.0.1:0\"}}\n")
+	out := filepath.Join(r.dir, "out")
+	if err := os.Mkdir(out, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.write("policies/web.yaml", fmt.Sprintf("name: web\nsource: {directory: {path: %s}}\ntargets: [{name: server, file: {directory: %s, full_chain: fullchain.pem, key: privkey.pem}}]\n", filepath.Join(r.dir, "web"), out))
+	bundle := r.issue("web", host)
+	d := r.start()
+	r.converged(bundle)
+	file := filepath.Join(out, "fullchain.pem")
+	if err := os.WriteFile(file, []byte("oops\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	request(t, d, "rotatord.trigger.web", "")
+	if line := r.log.waitMessage("drift: the target no longer serves what was verified"); line["drift"] != "edited" {
+		t.Errorf("drift: %v", line)
+	}
+	r.log.waitMessage("drift repaired")
+	if got := certificateIn(t, file); got != bundle.Fingerprint() {
+		t.Errorf("the file has %s", got.Short())
+	}
+}

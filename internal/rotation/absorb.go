@@ -79,7 +79,7 @@ func supersededAt(v *View, wanted [32]byte, before []Placed, made []providers.Ha
 func (r *run) absorbDrift(t *TargetRecord, v *View) {
 	wanted := r.o.wants()
 	if v.serves(wanted) {
-		if t.Drift == DriftBinding || t.Drift == DriftMissing {
+		if t.Drift != "" && t.Drift != DriftServed {
 			r.log.Info("drift repaired", "target", v.Name, "drift", t.Drift)
 			r.tell(EventRepaired, EventData{Target: v.Name, Reason: string(t.Drift)})
 			t.Drift = ""
@@ -90,9 +90,13 @@ func (r *run) absorbDrift(t *TargetRecord, v *View) {
 	if !proven || t.Drift != "" {
 		return
 	}
-	t.Drift = DriftBinding
-	if v.remote(t.Active.Handle) == nil {
+	switch {
+	case slices.ContainsFunc(v.Endpoints, isDirectory):
+		t.Drift = DriftEdited
+	case v.remote(t.Active.Handle) == nil:
 		t.Drift = DriftMissing
+	default:
+		t.Drift = DriftBinding
 	}
 	r.o.Record.Verified = [32]byte{}
 	reason := unbound(v, t.Active.Handle)

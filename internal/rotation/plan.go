@@ -309,7 +309,7 @@ func needsLook(o *Observation, v *View, now time.Time) bool {
 		return t.Failures > 0 || t.LookedFor != o.wants() || due(dueLook(o.Policy, o.Record), now)
 	case o.Record.Intent != nil && o.Record.Intent.Target == v.Name:
 		return true
-	case t.Active == nil || t.Active.Fingerprint != o.wants() || t.Failures > 0 && t.FailedStep != StepRetire || t.Drift == DriftBinding || t.Drift == DriftMissing:
+	case t.Active == nil || t.Active.Fingerprint != o.wants() || t.Failures > 0 && t.FailedStep != StepRetire || t.Drift != "" && t.Drift != DriftServed:
 		return true
 	case !slices.Equal(t.Endpoints, v.Endpoints):
 		return true

@@ -231,6 +231,8 @@ type DriftKind string
 const (
 	// DriftBinding: an endpoint is bound to another certificate.
 	DriftBinding DriftKind = "binding"
+	// DriftEdited: the files of a directory are not what was written there.
+	DriftEdited DriftKind = "edited"
 	// DriftMissing: the certificate object is gone.
 	DriftMissing DriftKind = "missing"
 	// DriftServed: the binding is right, a handshake shows something else.
@@ -238,7 +240,9 @@ const (
 )
 
 // DriftKinds are all kinds, for pre-creating metric series.
-func DriftKinds() []DriftKind { return []DriftKind{DriftBinding, DriftMissing, DriftServed} }
+func DriftKinds() []DriftKind {
+	return []DriftKind{DriftBinding, DriftEdited, DriftMissing, DriftServed}
+}
 
 // State is where an assignment stands.
 type State string
