@@ -12,6 +12,7 @@ import (
 
 // Cloud is one account at one region.
 type Cloud struct {
+	// Region is the region's id, as in eu-west-101.
 	Region string `yaml:"region"`
 	// ProjectID is looked up by region where absent, DomainID (the account) at IAM.
 	ProjectID string `yaml:"project_id"`
@@ -29,7 +30,7 @@ type Cloud struct {
 	Proxy string `yaml:"proxy"`
 	// Timeout bounds one call. Default 30s.
 	Timeout Duration `yaml:"timeout"`
-	// Limits are by service.
+	// Limits bound the calls, by service.
 	Limits map[string]Limit `yaml:"limits"`
 }
 
@@ -44,14 +45,19 @@ type Auth struct {
 
 // AccessKey signs each request (SDK-HMAC-SHA256).
 type AccessKey struct {
-	ID                string     `yaml:"id"`
-	SecretFile        SecretFile `yaml:"secret_file"`
+	// ID is the access key's id (AK).
+	ID string `yaml:"id"`
+	// SecretFile holds the secret access key (SK).
+	SecretFile SecretFile `yaml:"secret_file"`
+	// SecurityTokenFile holds the security token of a temporary key.
 	SecurityTokenFile SecretFile `yaml:"security_token_file"`
 }
 
 // Password logs in to IAM for a token.
 type Password struct {
-	User         string     `yaml:"user"`
+	// User is the IAM user's name.
+	User string `yaml:"user"`
+	// PasswordFile holds the user's password.
 	PasswordFile SecretFile `yaml:"password_file"`
 	// Domain is the account's name.
 	Domain string `yaml:"domain"`
@@ -72,6 +78,7 @@ type Agency struct {
 	// Duration is how long the keys are to live, 15m to 24h. Default 1h.
 	Duration Duration `yaml:"duration"`
 	// The way to log in first: exactly one.
+
 	AccessKey   *AccessKey   `yaml:"access_key"`
 	Password    *Password    `yaml:"password"`
 	Metadata    *Metadata    `yaml:"metadata"`
@@ -91,11 +98,12 @@ type Environment struct{}
 
 // Limit bounds the calls to one service of one cloud.
 type Limit struct {
-	// Rate is calls a second, Burst how many may come at once, Concurrency how many
-	// may be under way. Defaults 5, 10 and 4.
-	Rate        float64 `yaml:"rate"`
-	Burst       int     `yaml:"burst"`
-	Concurrency int     `yaml:"concurrency"`
+	// Rate is calls a second. Default 5.
+	Rate float64 `yaml:"rate"`
+	// Burst is how many may come at once. Default 10.
+	Burst int `yaml:"burst"`
+	// Concurrency is how many may be under way. Default 4.
+	Concurrency int `yaml:"concurrency"`
 }
 
 // Signs reports whether calls of this cloud are signed with access keys. A password alone

@@ -11,8 +11,9 @@ import (
 	"strings"
 )
 
-// Config is the daemon's configuration, rotatord.yaml. After Load every path is
-// absolute and every default filled in.
+// Config is the daemon's configuration, rotatord.yaml.
+//
+// After Load every path is absolute and every default filled in.
 type Config struct {
 	// Policies is the directory whose *.yaml files are the policies. Default: the
 	// directory "policies" beside the configuration file.
@@ -22,9 +23,10 @@ type Config struct {
 	State string `yaml:"state"`
 	// Node is this daemon's name among several on one NATS: the owner of its local
 	// directories. Default: the host name.
-	Node   string           `yaml:"node"`
-	HTTP   HTTP             `yaml:"http"`
-	NATS   NATS             `yaml:"nats"`
+	Node string `yaml:"node"`
+	HTTP HTTP   `yaml:"http"`
+	NATS NATS   `yaml:"nats"`
+	// Clouds are the accounts that policies may name.
 	Clouds map[string]Cloud `yaml:"clouds"`
 	Brake  Brake            `yaml:"brake"`
 	Log    Log              `yaml:"log"`
@@ -57,7 +59,8 @@ type NATS struct {
 	NKeySeedFile    SecretFile `yaml:"nkey_seed_file"`
 	User            string     `yaml:"user"`
 	PasswordFile    SecretFile `yaml:"password_file"`
-	TLS             *NATSTLS   `yaml:"tls"`
+	// TLS is the client side of TLS.
+	TLS *NATSTLS `yaml:"tls"`
 	// Prefix begins every subject, stream and bucket. Default "rotatord".
 	Prefix string `yaml:"prefix"`
 	// Replicas of the streams and buckets that rotatord creates: 1, 3 or 5. Default 1.
@@ -69,14 +72,19 @@ type NATS struct {
 
 // NATSTLS is the client side of TLS to an external server.
 type NATSTLS struct {
-	CAFile   string     `yaml:"ca_file"`
+	// CAFile holds PEM roots that replace the system's.
+	CAFile string `yaml:"ca_file"`
+	// CertFile and KeyFile are the client certificate, PEM.
 	CertFile string     `yaml:"cert_file"`
 	KeyFile  SecretFile `yaml:"key_file"`
 }
 
 // EmbeddedNATS is the listener of the embedded server. It must be on loopback.
 type EmbeddedNATS struct {
-	Listen       string     `yaml:"listen"`
+	// Listen is host:port, as in 127.0.0.1:4222; port 0 lets the system choose.
+	Listen string `yaml:"listen"`
+	// User and PasswordFile are what publishers log in with; without them anybody on this
+	// host may publish.
 	User         string     `yaml:"user"`
 	PasswordFile SecretFile `yaml:"password_file"`
 }
@@ -187,7 +195,7 @@ func (n *NATS) complete(d *document, r resolver) {
 	if n.Embedded != nil {
 		d.addAt("$.nats.embedded", "nats has both url and embedded; take one")
 	}
-	if !slices.Contains([]int{1, 3, 5}, n.Replicas) {
+	if !slices.Contains(replicaCounts, n.Replicas) {
 		d.addAt("$.nats.replicas", "replicas is %d; JetStream takes 1, 3 or 5", n.Replicas)
 	}
 	for one := range strings.SplitSeq(n.URL, ",") {
@@ -279,6 +287,9 @@ var (
 	LogLevels  = []string{"debug", "info", "warn", "error"}
 	LogFormats = []string{"auto", "text", "json"}
 )
+
+// replicaCounts are what JetStream takes.
+var replicaCounts = []int{1, 3, 5}
 
 func oneOf(d *document, at, value string, allowed []string) {
 	if !slices.Contains(allowed, value) {

@@ -41,6 +41,8 @@ const (
 	SupersededDeleteAll = "delete_all"
 )
 
+var applicationSuperseded = []string{SupersededDelete, SupersededDeleteAll, SupersededKeep}
+
 const defaultActivateAfter = Duration(24 * time.Hour)
 
 // ApplicationTarget is the name of the target that activates a certificate of Identity
@@ -82,7 +84,7 @@ func (ic *IdentityCenter) complete(d *document, at string, c *Config) {
 	if ic.Superseded == "" {
 		ic.Superseded = SupersededDelete
 	}
-	oneOf(d, at+".superseded", ic.Superseded, []string{SupersededDelete, SupersededDeleteAll, SupersededKeep})
+	oneOf(d, at+".superseded", ic.Superseded, applicationSuperseded)
 }
 
 // completeApplication refuses what cannot work without a key, and adds the target that

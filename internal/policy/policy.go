@@ -9,7 +9,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/robfig/cron/v3"
+
 	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/scheduler"
 )
 
 // Policy is one YAML document: a source, targets, and the rules of when and how.
@@ -31,6 +34,7 @@ type Policy struct {
 
 // Directory takes bundles from PEM files.
 type Directory struct {
+	// Path is the directory.
 	Path string `yaml:"path"`
 	// Recursive looks below the directory too.
 	Recursive bool  `yaml:"recursive"`
@@ -78,6 +82,22 @@ type When struct {
 	Subjects []string `yaml:"subjects"`
 	// Renew says when a source that issues makes the next certificate.
 	Renew Renew `yaml:"renew"`
+	// Schedule is a cron expression of five fields, in UTC: when everything is looked at,
+	// drift repaired, and what is due rotated.
+	Schedule string `yaml:"schedule"`
+	// Windows are when targets may be changed. Default: always.
+	Windows []Window `yaml:"windows"`
+	// Freeze are spans of time in which they may not.
+	Freeze []Freeze `yaml:"freeze"`
+	// ExpiryWins is how long before the end of what is served windows and freezes no longer
+	// hold. Default 72h.
+	ExpiryWins *Duration `yaml:"expiry_wins"`
+	// Splay spreads the changes of many assignments over this time, each always at the same
+	// place in it. Default 0.
+	Splay Duration `yaml:"splay"`
+
+	calendar scheduler.Calendar
+	schedule cron.Schedule
 }
 
 // Renew is when the next certificate is issued: at a share of the life of the one in
@@ -177,6 +197,14 @@ const (
 	OnDrift = "drift"
 )
 
+// The closed sets of a policy, for the check and for the schema.
+var (
+	triggers     = []string{OnFile, OnNATS, OnDrift}
+	chains       = []string{"verify", "ignore"}
+	onFailures   = []string{OnFailureRollBack, OnFailureKeep}
+	driftActions = []string{"repair", "report"}
+)
+
 var (
 	namePattern    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
 	hostPattern    = regexp.MustCompile(`^(\*\.)?[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*$`)
@@ -210,6 +238,7 @@ func (p *Policy) complete(d *document, r resolver, c *Config) {
 	p.completeSource(d, r, c)
 	p.When.complete(d, c)
 	p.When.Renew.complete(d, &p.Source)
+	p.When.completeTimes(d)
 	p.Verify.complete(d, r)
 	p.Guard.complete(d)
 	p.Retain.complete(d)
@@ -226,10 +255,10 @@ func knownClouds(c *Config) string {
 
 func (w *When) complete(d *document, c *Config) {
 	if len(w.On) == 0 {
-		w.On = []string{OnFile, OnNATS, OnDrift}
+		w.On = slices.Clone(triggers)
 	}
 	for i, on := range w.On {
-		oneOf(d, "$.when.on["+strconv.Itoa(i)+"]", on, []string{OnFile, OnNATS, OnDrift})
+		oneOf(d, "$.when.on["+strconv.Itoa(i)+"]", on, triggers)
 	}
 	for i, subject := range w.Subjects {
 		at := "$.when.subjects[" + strconv.Itoa(i) + "]"
@@ -285,7 +314,7 @@ func (v *Verify) complete(d *document, r resolver) {
 	if v.Chain == "" {
 		v.Chain = "verify"
 	}
-	oneOf(d, "$.verify.chain", v.Chain, []string{"verify", "ignore"})
+	oneOf(d, "$.verify.chain", v.Chain, chains)
 	if v.Within == 0 {
 		v.Within = defaultWithin
 	}
@@ -299,7 +328,7 @@ func (v *Verify) complete(d *document, r resolver) {
 	if v.OnFailure == "" {
 		v.OnFailure = OnFailureRollBack
 	}
-	oneOf(d, "$.verify.on_failure", v.OnFailure, []string{OnFailureRollBack, OnFailureKeep})
+	oneOf(d, "$.verify.on_failure", v.OnFailure, onFailures)
 }
 
 func (g *Guard) complete(d *document) {
@@ -366,5 +395,5 @@ func (dr *Drift) complete(d *document) {
 	if dr.Action == "" {
 		dr.Action = "repair"
 	}
-	oneOf(d, "$.drift.action", dr.Action, []string{"repair", "report"})
+	oneOf(d, "$.drift.action", dr.Action, driftActions)
 }

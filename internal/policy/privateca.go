@@ -39,8 +39,10 @@ type PrivateCA struct {
 	Validity  Validity `yaml:"validity"`
 	// Backdate moves the beginning of validity into the past, for peers whose clocks are
 	// behind; at most 5m.
-	Backdate          Duration         `yaml:"backdate"`
-	KeyUsages         []string         `yaml:"key_usages"`
+	Backdate Duration `yaml:"backdate"`
+	// KeyUsages are what the key may be used for, by their names in RFC 5280.
+	KeyUsages []string `yaml:"key_usages"`
+	// ExtendedKeyUsages are what the certificate may be used for.
 	ExtendedKeyUsages []string         `yaml:"extended_key_usages"`
 	CustomExtension   *CustomExtension `yaml:"custom_extension"`
 	// EnterpriseProject is "0", the default project, or a UUID.
@@ -53,10 +55,15 @@ type PrivateCA struct {
 // Subject is the distinguished name but for the common name. What is left out is taken
 // from the CA's own.
 type Subject struct {
-	Country            string `yaml:"country"`
-	State              string `yaml:"state"`
-	Locality           string `yaml:"locality"`
-	Organization       string `yaml:"organization"`
+	// Country is a code of two letters (C).
+	Country string `yaml:"country"`
+	// State or province (ST), at most 128 characters.
+	State string `yaml:"state"`
+	// Locality, mostly a town (L), at most 128 characters.
+	Locality string `yaml:"locality"`
+	// Organization (O), at most 64 characters.
+	Organization string `yaml:"organization"`
+	// OrganizationalUnit (OU), at most 64 characters.
 	OrganizationalUnit string `yaml:"organizational_unit"`
 }
 
@@ -71,7 +78,9 @@ type IssuedKey struct {
 
 // CustomExtension is one extension of the policy's own.
 type CustomExtension struct {
-	OID   string `yaml:"oid"`
+	// OID is its dotted object identifier, as in 1.3.6.1.4.1.2011.4.99.
+	OID string `yaml:"oid"`
+	// Value has at most 64 characters.
 	Value string `yaml:"value"`
 }
 
@@ -89,7 +98,7 @@ func (n *AlternativeName) UnmarshalYAML(node ast.Node) error {
 	text := scalar(node)
 	kind, value, found := strings.Cut(text, ":")
 	kind = strings.ToUpper(kind)
-	if !found || value == "" || !slices.Contains([]string{"DNS", "IP", "EMAIL", "URI"}, kind) {
+	if !found || value == "" || !slices.Contains(nameKinds, kind) {
 		return &nodeError{startOf(node), fmt.Sprintf("%q is not a name with its kind, as in dns:shop.example.com, ip:10.0.0.7, email:ops@example.com, uri:spiffe://example.com/shop", text)}
 	}
 	n.Type, n.Value = kind, value
@@ -142,8 +151,12 @@ var (
 	countryPattern    = regexp.MustCompile(`^[A-Za-z]{2}$`)
 	oidPattern        = regexp.MustCompile(`^[0-2](\.(0|[1-9]\d*))+$`)
 
-	keyAlgorithms = []string{"EC256", "EC384", "RSA2048", "RSA4096"}
-	keyUsages     = []string{
+	nameKinds        = []string{"DNS", "IP", "EMAIL", "URI"}
+	issuedSuperseded = []string{SupersededKeep, SupersededRevoke}
+	keyAlgorithms    = []string{"EC256", "EC384", "RSA2048", "RSA4096"}
+	keyHolders       = []string{HeldLocal, HeldCloud}
+	signatures       = []string{"SHA256", "SHA384", "SHA512"}
+	keyUsages        = []string{
 		"digitalSignature", "nonRepudiation", "keyEncipherment", "dataEncipherment", "keyAgreement", "keyCertSign", "cRLSign", "encipherOnly", "decipherOnly",
 	}
 	extendedKeyUsages = []string{"server_auth", "client_auth", "code_signing", "email_protection", "time_stamping"}
@@ -170,7 +183,7 @@ func (ca *PrivateCA) complete(d *document, at string, c *Config) {
 	if ca.Superseded == "" {
 		ca.Superseded = SupersededKeep
 	}
-	oneOf(d, at+".superseded", ca.Superseded, []string{SupersededKeep, SupersededRevoke})
+	oneOf(d, at+".superseded", ca.Superseded, issuedSuperseded)
 }
 
 func (s *Subject) complete(d *document, at string) {
@@ -281,8 +294,8 @@ func (ca *PrivateCA) completeKey(d *document, at string) {
 		ca.Signature = "SHA256"
 	}
 	oneOf(d, at+".key.algorithm", ca.Key.Algorithm, keyAlgorithms)
-	oneOf(d, at+".key.held", ca.Key.Held, []string{HeldLocal, HeldCloud})
-	oneOf(d, at+".signature", ca.Signature, []string{"SHA256", "SHA384", "SHA512"})
+	oneOf(d, at+".key.held", ca.Key.Held, keyHolders)
+	oneOf(d, at+".signature", ca.Signature, signatures)
 }
 
 func (ca *PrivateCA) completeValidity(d *document, at string) {

@@ -97,14 +97,21 @@ type APIG struct {
 type File struct {
 	// Directory holds the files; it must exist.
 	Directory string `yaml:"directory"`
-	// The files that are wanted, by name; at least one. Certificate is the leaf alone,
-	// Combined the full chain and the key.
-	Certificate        string     `yaml:"certificate"`
-	Chain              string     `yaml:"chain"`
-	FullChain          string     `yaml:"full_chain"`
-	Key                string     `yaml:"key"`
-	Combined           string     `yaml:"combined"`
-	PKCS12             string     `yaml:"pkcs12"`
+	// The files that are wanted, by name; at least one with the certificate.
+
+	// Certificate is the name of the file with the leaf alone.
+	Certificate string `yaml:"certificate"`
+	// Chain is the name of the file with the certificates above the leaf.
+	Chain string `yaml:"chain"`
+	// FullChain is the name of the file with the leaf and those above it.
+	FullChain string `yaml:"full_chain"`
+	// Key is the name of the file with the private key.
+	Key string `yaml:"key"`
+	// Combined is the name of the file with the full chain and the key.
+	Combined string `yaml:"combined"`
+	// PKCS12 is the name of the file with all of it as PKCS #12; it needs PKCS12PasswordFile.
+	PKCS12 string `yaml:"pkcs12"`
+	// PKCS12PasswordFile holds the password of that file.
 	PKCS12PasswordFile SecretFile `yaml:"pkcs12_password_file"`
 	// Owner and Group of the files, by name or number. Default: as they come; not enforced.
 	Owner string `yaml:"owner"`
@@ -145,6 +152,12 @@ const (
 	defaultKeyMode     = FileMode(0o600)
 	defaultReloadLimit = Duration(30 * time.Second)
 	maxReloadLimit     = Duration(10 * time.Minute)
+)
+
+var (
+	wafModes         = []string{"cloud", "dedicated"}
+	apigScopes       = []string{"instance", "global"}
+	apigReplacements = []string{"in_place", "new"}
 )
 
 var (
@@ -199,7 +212,7 @@ func (w *WAF) complete(d *document, at string, c *Config) {
 	if w.Mode == "" {
 		w.Mode = "cloud"
 	}
-	oneOf(d, at+".mode", w.Mode, []string{"cloud", "dedicated"})
+	oneOf(d, at+".mode", w.Mode, wafModes)
 	if p := w.EnterpriseProject; p != "" && !enterprisePattern.MatchString(p) {
 		d.addAt(at+".enterprise_project", "enterprise_project %q is neither 0 nor a UUID", p)
 	}
@@ -228,11 +241,11 @@ func (a *APIG) complete(d *document, r resolver, at string, c *Config) {
 	if a.Scope == "" {
 		a.Scope = "instance"
 	}
-	oneOf(d, at+".scope", a.Scope, []string{"instance", "global"})
+	oneOf(d, at+".scope", a.Scope, apigScopes)
 	if a.Replace == "" {
 		a.Replace = "in_place"
 	}
-	oneOf(d, at+".replace", a.Replace, []string{"in_place", "new"})
+	oneOf(d, at+".replace", a.Replace, apigReplacements)
 	required(d, at, "instance_id", a.InstanceID)
 	if a.InstanceID != "" && !instancePattern.MatchString(a.InstanceID) {
 		d.addAt(at+".instance_id", "instance_id %q is not an id of a gateway", a.InstanceID)

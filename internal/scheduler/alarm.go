@@ -1,6 +1,7 @@
-// Package scheduler is about when: it wakes what asked to be woken.
+// Package scheduler is about when: calendars say when something may be done, an alarm
+// wakes what asked to be woken.
 //
-// It may import the standard library. It knows ids and times, not certificates:
+// It may import the standard library and robfig/cron. It knows ids and times, not certificates:
 // what an id means and what is done about it is its caller's business.
 //
 // Invariants: one goroutine and one timer whatever the number of ids; an id is
