@@ -19,7 +19,7 @@ var allowed = map[string][]string{
 	"cloudsim":                 {},
 	"journal":                  {},
 	"metrics":                  {"certs", "providers", "rotation", "watcher"},
-	"policy":                   {"certs"},
+	"policy":                   {"certs", "scheduler"},
 	"probe":                    {"certs", "providers"},
 	"providers":                {"certs"},
 	"providers/apig":           {"certs", "providers", "providers/huaweicloud"},
@@ -29,7 +29,7 @@ var allowed = map[string][]string{
 	"providers/privateca":      {"certs", "providers", "providers/huaweicloud"},
 	"providers/providertest":   {"certs", "certs/certstest", "providers"},
 	"providers/waf":            {"certs", "providers", "providers/huaweicloud"},
-	"rotation":                 {"certs", "policy", "providers"},
+	"rotation":                 {"certs", "policy", "providers", "scheduler"},
 	"scheduler":                {},
 	"watcher":                  {"certs"},
 }

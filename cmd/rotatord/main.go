@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	_ "time/tzdata" // windows have time zones, and a container may have no database of them
 
 	"github.com/spf13/cobra"
 

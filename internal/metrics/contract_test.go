@@ -51,6 +51,7 @@ var contract = map[string]string{
 	"rotatord_retirements_total":                       "target_kind result",
 	"rotatord_rollbacks_total":                         "policy target_kind reason",
 	"rotatord_rotation_deferred_total":                 "policy reason",
+	"rotatord_window_overridden_total":                 "policy",
 
 	"rotatord_api_requests_total":                       "cloud service operation code",
 	"rotatord_api_request_failures_total":               "cloud service operation reason",

@@ -52,6 +52,7 @@ type Metrics struct {
 	retirements    *prometheus.CounterVec
 	rollBacks      *prometheus.CounterVec
 	deferred       *prometheus.CounterVec
+	overridden     *prometheus.CounterVec
 	apiRequests    *prometheus.CounterVec
 	apiFailures    *prometheus.CounterVec
 	apiDuration    *prometheus.HistogramVec
@@ -76,7 +77,7 @@ func New(cfg Config) *Metrics {
 	m.makeCloud()
 	m.makeProcess()
 	m.registry.MustRegister(
-		m.triggers, m.rotations, m.duration, m.toConverged, m.stepFailures, m.retirements, m.rollBacks, m.deferred,
+		m.triggers, m.rotations, m.duration, m.toConverged, m.stepFailures, m.retirements, m.rollBacks, m.deferred, m.overridden,
 		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.clockSkew,
 		m.apiCircuit, m.apiQuotaUsed, m.apiQuotaLimit,
 		m.natsReconnects, m.natsMessages, m.journalErrors, m.reloadOK, m.reloadAt, m.heartbeat,
@@ -120,6 +121,7 @@ func (m *Metrics) makeWork() {
 	m.stepFailures = counter("rotation_step_failures_total", "Steps of rotations that failed, by step and reason.", "policy", "target_kind", "step", "reason")
 	m.rollBacks = counter("rollbacks_total", "Goings back of a target to the predecessor of a bundle that was not served.", "policy", "target_kind", "reason")
 	m.deferred = counter("rotation_deferred_total", "Rotations that had to wait for something other than a failure, by reason.", "policy", "reason")
+	m.overridden = counter("window_overridden_total", "Changes outside a policy's windows, because what was served was about to expire.", "policy")
 	m.retirements = counter("retirements_total", "Superseded certificates that were to be removed, by result.", "target_kind", "result")
 }
 
@@ -151,6 +153,10 @@ func (m *Metrics) precreate(cfg Config) {
 		m.toConverged.WithLabelValues(string(t))
 	}
 	for policy, kinds := range cfg.Policies {
+		m.overridden.WithLabelValues(policy)
+		for _, reason := range rotation.DeferralReasons() {
+			m.deferred.WithLabelValues(policy, reason)
+		}
 		for _, kind := range kinds {
 			m.precreateTarget(policy, kind, cfg.StepFailureReasons)
 		}
@@ -243,6 +249,9 @@ func (m *Metrics) RolledBack(policy, targetKind string) {
 
 // Deferred implements rotation.Meter.
 func (m *Metrics) Deferred(policy, reason string) { m.deferred.WithLabelValues(policy, reason).Inc() }
+
+// WindowOverridden implements rotation.Meter.
+func (m *Metrics) WindowOverridden(policy string) { m.overridden.WithLabelValues(policy).Inc() }
 
 // Message implements bus.Meter.
 func (m *Metrics) Message(subject, result string) {

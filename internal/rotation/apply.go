@@ -26,6 +26,9 @@ func (r *run) apply(ctx context.Context, s Step) error {
 		return r.applySource(ctx, s)
 	}
 	v := r.view(s.Target)
+	if r.brakes(v, s) {
+		return nil
+	}
 	if again := r.once(s); again != nil {
 		return r.failed(ctx, v, s, again)
 	}
@@ -145,6 +148,7 @@ func (r *run) start(v *View) {
 		if !d.Previous.IsZero() && d.Previous != r.o.wants() {
 			r.o.Record.ReplacedAt = now
 		}
+		r.override(v, now)
 		r.log.Info("rotation started", "target", v.Name, "fingerprint", short(r.o.wants()), "previous", short(d.Previous), "trigger", r.o.Trigger)
 		r.tell(EventStarted, d)
 	})

@@ -97,6 +97,9 @@ type Meter interface {
 	// Deferred counts a rotation that has to wait for something other than a failure; reason
 	// is one of DeferralReasons.
 	Deferred(policy, reason string)
+	// WindowOverridden counts a change outside the policy's windows, because what was served
+	// was about to expire.
+	WindowOverridden(policy string)
 	// Retired counts a superseded certificate that was to be removed: ok, in_use or
 	// failed.
 	Retired(targetKind, result string)

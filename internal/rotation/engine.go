@@ -149,6 +149,8 @@ type run struct {
 	asked    time.Time
 	// made are the steps of this run.
 	made map[string]bool
+	// brakeAsked says that the brake was asked in this run.
+	brakeAsked bool
 }
 
 func (r *run) now() time.Time { return time.Now() }
@@ -183,7 +185,9 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 	if q.Confirm {
 		r.o.Record.Confirmed = r.o.wants()
 	}
-	r.brake()
+	if record := &r.loaded; record.State == StateBraked && record.Wanted.Fingerprint == r.o.wants() {
+		r.o.Braked = record.Reason // until somebody confirms: a mistake is not rolled out slowly either
+	}
 	return r, nil
 }
 
@@ -228,7 +232,7 @@ func (r *run) absorbWanted() {
 	if r.o.Wanted == nil || record.Wanted.Fingerprint == r.o.wants() {
 		return
 	}
-	record.Wanted = r.o.Wanted.Info
+	record.Wanted, record.WantedAt = r.o.Wanted.Info, r.now().UTC()
 	record.remember(r.o.Wanted.Info)
 	record.VerifyAttempts, record.VerifyNext, record.Acknowledged, record.RolledBack = 0, time.Time{}, nil, nil
 	for name, t := range record.Targets {

@@ -19,6 +19,7 @@ const (
 	EventVerified    EventKind = "verified"    // handshakes showed the bundle
 	EventConverged   EventKind = "converged"   // every target serves what is wanted, proven
 	EventFailed      EventKind = "failed"      // a step failed, or is refused
+	EventExpiring    EventKind = "expiring"    // what is served ends soon: windows no longer hold
 	EventRolledBack  EventKind = "rolled_back" // a bundle was not served; its predecessor is again
 	EventBraked      EventKind = "braked"      // too much changes at once; confirm
 	EventRetired     EventKind = "retired"     // a superseded certificate was removed

@@ -204,7 +204,6 @@ func (r *run) issue(ctx context.Context, reason string) error {
 	record.Issued = slices.Insert(record.Issued, 0, issue)
 	r.o.issued()
 	r.absorbWanted()
-	r.brake()
 	if issued.Problem == "" {
 		r.log.Info("certificate issued", "fingerprint", short(issued.Info.Fingerprint), "handle", issued.Handle, "reason", reason, "not_after", clock(issued.Info.NotAfter))
 		r.tell(EventIssued, EventData{Reason: reason, Trigger: string(r.o.Trigger), CertificatePEM: string(issued.PEM)})

@@ -69,6 +69,7 @@ type Trigger string
 // The triggers.
 const (
 	TriggerFile     Trigger = "file"
+	TriggerSchedule Trigger = "schedule"
 	TriggerNATS     Trigger = "nats"
 	TriggerDeadline Trigger = "deadline"
 	TriggerDrift    Trigger = "drift"
@@ -79,13 +80,13 @@ const (
 
 // Triggers are all triggers, for pre-creating metric series.
 func Triggers() []Trigger {
-	return []Trigger{TriggerFile, TriggerNATS, TriggerDeadline, TriggerDrift, TriggerPolicy, TriggerManual, TriggerStartup}
+	return []Trigger{TriggerFile, TriggerNATS, TriggerSchedule, TriggerDeadline, TriggerDrift, TriggerPolicy, TriggerManual, TriggerStartup}
 }
 
 // asksToLook reports whether somebody wants the targets to be looked at whatever the
 // record says.
 func (t Trigger) asksToLook() bool {
-	return t == TriggerNATS || t == TriggerManual || t == TriggerDrift
+	return t == TriggerNATS || t == TriggerManual || t == TriggerDrift || t == TriggerSchedule
 }
 
 // impatient reports whether somebody is waiting who should not sit out a retry delay.
@@ -162,13 +163,25 @@ func (v *View) serving(e providers.Endpoint, f certs.Fingerprint) bool {
 // dueLook says when wanted and served are to be compared again at the latest; zero for
 // never.
 func dueLook(p *policy.Policy, r Record) time.Time {
+	scheduled := dueSchedule(p, r)
 	switch {
 	case !p.When.Hears(policy.OnDrift):
-		return time.Time{}
+		return scheduled
 	case r.LookedAt.IsZero():
 		return time.Unix(0, 0) // not everything was looked at yet
 	}
-	return r.LookedAt.Add(p.Drift.Every.Std())
+	if next := r.LookedAt.Add(p.Drift.Every.Std()); scheduled.IsZero() || next.Before(scheduled) {
+		return next
+	}
+	return scheduled
+}
+
+// dueSchedule is when the policy's schedule says to look next; zero for never.
+func dueSchedule(p *policy.Policy, r Record) time.Time {
+	if r.LookedAt.IsZero() && p.When.Schedule != "" {
+		return time.Unix(0, 0)
+	}
+	return p.When.NextScheduled(r.LookedAt.UTC())
 }
 
 // dueProof is the same for the handshakes.
@@ -185,6 +198,9 @@ func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 // WakeTrigger says what an alarm of an assignment is about: the regular comparison, or
 // a deadline of its own.
 func WakeTrigger(p *policy.Policy, r Record, now time.Time) Trigger {
+	if due(dueSchedule(p, r), now) {
+		return TriggerSchedule
+	}
 	if due(dueLook(p, r), now) || due(dueProof(p, r), now) {
 		return TriggerDrift
 	}

@@ -65,6 +65,9 @@ const (
 	CauseIssuer          Cause = "issuer"          // guard: another CA, and the policy forbids it
 	CauseCanary          Cause = "canary"          // other targets serve it first
 	CauseRolledBack      Cause = "rolled_back"     // it was not served, and its predecessor is again
+	CauseWindow          Cause = "window"          // no window is open
+	CauseFreeze          Cause = "freeze"          // a freeze holds
+	CauseSplay           Cause = "splay"           // its turn among many
 	CauseBraked          Cause = "braked"          // too many changes at once: confirm
 	CauseUncovered       Cause = "uncovered"       // guard: an endpoint that no certificate covers
 	CauseNoEndpoint      Cause = "no_endpoint"     // the target knows no such endpoint
@@ -195,7 +198,7 @@ func planTarget(o *Observation, v *View, now time.Time) []Step {
 	if refusal, refused := guard(o, v, now); refused {
 		return append(steps, refusal)
 	}
-	for _, reason := range []func(*Observation, *View, time.Time) (Step, bool){planRolledBack, planBrake, planCanary, planHandover} {
+	for _, reason := range []func(*Observation, *View, time.Time) (Step, bool){planRolledBack, planWindow, planSplay, planBrake, planCanary, planHandover} {
 		if wait, waits := reason(o, v, now); waits {
 			return append(steps, wait)
 		}

@@ -57,6 +57,8 @@ type Record struct {
 	// Acknowledged are the parties that have taken over the bundle in force.
 	Acknowledged []Acknowledgement `json:"acknowledged,omitempty"`
 
+	// WantedAt is when the bundle in force was first seen.
+	WantedAt time.Time `json:"wanted_at,omitzero"`
 	// LookedAt is when all targets were last looked at.
 	LookedAt time.Time `json:"looked_at,omitzero"`
 

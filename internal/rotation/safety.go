@@ -17,15 +17,6 @@ import (
 // somebody has to look at it, and a new bundle does not wait for them.
 var rollBackDelays = []time.Duration{time.Hour, 6 * time.Hour, 24 * time.Hour}
 
-// replaces reports whether some target serves something else than what is wanted, and the
-// rotation has not begun.
-func (o *Observation) replaces() bool {
-	return o.Wanted != nil && slices.ContainsFunc(o.Targets, func(v View) bool {
-		t := o.target(v.Name)
-		return t.StartedAt.IsZero() && t.Active != nil && t.Active.Fingerprint != o.wants()
-	})
-}
-
 // planBrake keeps a rotation from beginning while too much changes at once.
 func planBrake(o *Observation, v *View, now time.Time) (Step, bool) {
 	t := o.target(v.Name)
@@ -120,15 +111,19 @@ func (r *run) rememberPrevious(v *View) {
 	}
 }
 
-// brake asks whether what is to be replaced may be.
-func (r *run) brake() {
-	switch {
-	case r.e.cfg.Brake == nil || !r.o.replaces() || r.o.Record.Confirmed == r.o.wants():
-	case r.loaded.State == StateBraked && r.loaded.Wanted.Fingerprint == r.o.wants():
-		r.o.Braked = r.loaded.Reason // until somebody confirms: a mistake is not rolled out slowly either
-	default:
-		r.o.Braked = r.e.cfg.Brake(r.o.ID)
+// brakes asks, once, whether the rotation that the step begins may be made. If not, the
+// plan is made anew.
+func (r *run) brakes(v *View, s Step) bool {
+	if changes := s.Kind == StepStage || s.Kind == StepActivate; !changes || r.e.cfg.Brake == nil || r.brakeAsked {
+		return false
 	}
+	t := r.o.target(v.Name)
+	if r.o.Record.Confirmed == r.o.wants() || !t.StartedAt.IsZero() || t.Active == nil || t.Active.Fingerprint == r.o.wants() {
+		return false
+	}
+	r.brakeAsked = true
+	r.o.Braked = r.e.cfg.Brake(r.o.ID)
+	return r.o.Braked != ""
 }
 
 // noWayBack notes that a target does not know the predecessor any more.
@@ -170,10 +165,12 @@ func (r *run) rollBack(ctx context.Context, v *View, s Step) error {
 }
 
 // deferrals are the causes of waiting that are counted, as metrics call them.
-var deferrals = map[Cause]string{CauseBraked: "brake", CauseCanary: "canary", CauseAcknowledgement: "acknowledgement"}
+var deferrals = map[Cause]string{CauseWindow: "window", CauseFreeze: "freeze", CauseBraked: "brake", CauseCanary: "canary", CauseAcknowledgement: "acknowledgement"}
 
 // DeferralReasons are what Meter.Deferred is called with, for pre-creating metric series.
-func DeferralReasons() []string { return []string{"brake", "canary", "acknowledgement"} }
+func DeferralReasons() []string {
+	return []string{"window", "freeze", "brake", "canary", "acknowledgement"}
+}
 
 // countDeferral counts the beginning of a wait.
 func (r *run) countDeferral(steps []Step) {

@@ -58,7 +58,9 @@ type world struct {
 	// says.
 	deferred []string
 	braked   string
-	asked    []string // step failures as the meter heard them
+	// overridden counts changes outside of windows.
+	overridden int
+	asked      []string // step failures as the meter heard them
 }
 
 type uploaded struct {
@@ -359,6 +361,7 @@ func (w *world) Probe(_ context.Context, r providers.ProbeRequest) (probes []pro
 func (w *world) StepFailed(_, _, step, reason string)    { w.asked = append(w.asked, step+"/"+reason) }
 func (w *world) Rotated(_, _, _ string, _ time.Duration) {}
 func (w *world) Retired(_, _ string)                     {}
+func (w *world) WindowOverridden(string)                 { w.overridden++ }
 func (w *world) RolledBack(_, _ string)                  {}
 func (w *world) Deferred(_, reason string)               { w.deferred = append(w.deferred, reason) }
 func (w *world) Converged(_ string, took time.Duration)  {}
