@@ -68,12 +68,14 @@ func loadPolicies(files []string, config *Config, getenv func(string) string) ([
 	var policies []*Policy
 	var problems Problems
 	first := map[string]string{} // policy name → file:line of its first definition
+	taken := map[string]string{} // place → the policy that cares for it
 	for _, file := range files {
 		p := &Policy{}
 		d := readDocument(file, p)
 		if len(d.problems) == 0 {
 			p.complete(d, newResolver(file, getenv), config)
 			checkUnique(d, p.Name, first)
+			checkPlaces(d, p, taken)
 		}
 		problems = append(problems, d.problems...)
 		policies = append(policies, p)

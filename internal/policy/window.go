@@ -108,6 +108,9 @@ func (w *When) completeTimes(d *document) {
 			w.calendar.Freezes = append(w.calendar.Freezes, scheduler.Freeze{From: f.From.Time, To: f.To.end()})
 		}
 	}
+	if len(w.calendar.Windows) == len(w.Windows) && len(w.calendar.Freezes) == len(w.Freeze) && w.calendar.NextOpen(time.Now()).IsZero() {
+		d.addAt(at, "windows and freezes leave no moment within two years in which a target could be changed")
+	}
 	if w.ExpiryWins == nil {
 		w.ExpiryWins = new(defaultExpiryWins)
 	}
