@@ -20,6 +20,7 @@ var allowed = map[string][]string{
 	"journal":                  {},
 	"metrics":                  {"certs", "providers", "rotation", "watcher"},
 	"policy":                   {"certs", "scheduler"},
+	"policy/schemagen":         {},
 	"probe":                    {"certs", "providers"},
 	"providers":                {"certs"},
 	"providers/apig":           {"certs", "providers", "providers/huaweicloud"},

@@ -44,8 +44,8 @@ func (b *brake) ask(rotation.ID) string {
 	}
 	const how = "; confirm it by a trigger with {\"confirm\": true}, or take it back"
 	switch share := float64(b.limits.MaxShare) / 100 * float64(b.total); {
-	case b.changed >= b.limits.MaxPerHour:
-		return fmt.Sprintf("%d certificates were replaced within an hour, and brake.max_per_hour is %d%s", b.changed, b.limits.MaxPerHour, how)
+	case b.changed >= *b.limits.MaxPerHour:
+		return fmt.Sprintf("%d certificates were replaced within an hour, and brake.max_per_hour is %d%s", b.changed, *b.limits.MaxPerHour, how)
 	case b.changed >= brakeFloor && float64(b.changed) >= share:
 		return fmt.Sprintf("%d of %d certificates were replaced within an hour, and brake.max_share is %s%s", b.changed, b.total, b.limits.MaxShare, how)
 	}

@@ -116,7 +116,7 @@ func newRoot() *cobra.Command {
 	flags.StringVar(&g.config, "config", envOr("ROTATORD_CONFIG", "/etc/rotatord/rotatord.yaml"), "configuration file")
 	flags.StringVar(&g.logLevel, "log.level", os.Getenv("ROTATORD_LOG_LEVEL"), "debug, info, warn or error (default from the configuration)")
 	flags.StringVar(&g.logFormat, "log.format", os.Getenv("ROTATORD_LOG_FORMAT"), "auto, text or json (default from the configuration)")
-	root.AddCommand(newRunCommand(g), newDemoCommand(g), newCheckCommand(g), newInspectCommand(), newSimulateCommand(g), newVersionCommand())
+	root.AddCommand(newRunCommand(g), newDemoCommand(g), newCheckCommand(g), newInspectCommand(), newSimulateCommand(g), newSchemaCommand(), newVersionCommand())
 	return root
 }
 

@@ -38,8 +38,8 @@ type Brake struct {
 	// MaxShare is the share of all assignments that may change within an hour; it counts
 	// from the eleventh change on. Default 20%.
 	MaxShare Percent `yaml:"max_share"`
-	// MaxPerHour is how many may. Default 200.
-	MaxPerHour int `yaml:"max_per_hour"`
+	// MaxPerHour is how many may; 0 has every change confirmed. Default 200.
+	MaxPerHour *int `yaml:"max_per_hour"`
 }
 
 // HTTP is the read-only listener: metrics and health.
@@ -141,12 +141,12 @@ func (b *Brake) complete(d *document) {
 	if b.MaxShare == 0 {
 		b.MaxShare = defaultMaxShare
 	}
-	if b.MaxPerHour == 0 {
-		b.MaxPerHour = defaultMaxPerHour
+	if b.MaxPerHour == nil {
+		b.MaxPerHour = new(defaultMaxPerHour)
 	}
 	d.checkWhole("$.brake.max_per_hour")
-	if b.MaxPerHour < 0 {
-		d.addAt("$.brake.max_per_hour", "max_per_hour is %d; it cannot be negative", b.MaxPerHour)
+	if *b.MaxPerHour < 0 {
+		d.addAt("$.brake.max_per_hour", "max_per_hour is %d; it cannot be negative", *b.MaxPerHour)
 	}
 }
 

@@ -37,7 +37,7 @@ func TestLoadEverything(t *testing.T) {
 	secret := func(name string) SecretFile { return SecretFile(in("secrets/" + name)) }
 	wantConfig := &Config{
 		Policies: in("policies"), State: in("state"), Node: "edge-1.example.com",
-		HTTP: HTTP{Listen: "127.0.0.1:0"}, Brake: Brake{MaxShare: 12.5, MaxPerHour: 50},
+		HTTP: HTTP{Listen: "127.0.0.1:0"}, Brake: Brake{MaxShare: 12.5, MaxPerHour: new(50)},
 		NATS: NATS{
 			URL: "nats://n1.example.com:4222, tls://n2.example.com:4222", User: "rotatord", PasswordFile: secret("password"),
 			TLS:    &NATSTLS{CAFile: in("secrets/ca.pem"), CertFile: in("secrets/ca.pem"), KeyFile: secret("key")},
@@ -174,7 +174,7 @@ func TestConfigDefaults(t *testing.T) {
 	must(t, err)
 	same(t, set.Config, &Config{
 		Policies: filepath.Join(dir, "policies"), State: "/var/lib/rotatord", Node: host,
-		HTTP: HTTP{Listen: "127.0.0.1:9847"}, NATS: NATS{Prefix: "rotatord", Replicas: 1}, Brake: Brake{MaxShare: 20, MaxPerHour: 200}, Log: Log{Level: "info", Format: "auto"},
+		HTTP: HTTP{Listen: "127.0.0.1:9847"}, NATS: NATS{Prefix: "rotatord", Replicas: 1}, Brake: Brake{MaxShare: 20, MaxPerHour: new(200)}, Log: Log{Level: "info", Format: "auto"},
 	})
 }
 

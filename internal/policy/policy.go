@@ -103,7 +103,8 @@ type When struct {
 // Renew is when the next certificate is issued: at a share of the life of the one in
 // force, or some time before its end, whichever is earlier.
 type Renew struct {
-	At Percent `yaml:"at"` // default 66%
+	// At is the share of the life. Default 66%.
+	At Percent `yaml:"at"`
 	// Before is the time before the end; zero for none.
 	Before Duration `yaml:"before"`
 }

@@ -19,8 +19,10 @@ import (
 	"github.com/rotatord/rotatord/internal/certs"
 )
 
-// PrivateCA has certificates issued by a private CA of the cloud. Limits and closed sets
-// are those of the API page "Applying for a Certificate"; see the reference, section 4.
+// PrivateCA has certificates issued by a private CA of the cloud.
+//
+// Limits and closed sets are those of the API page "Applying for a Certificate"; see the
+// reference, section 4.
 type PrivateCA struct {
 	// Cloud is the name of a cloud in the configuration. Default "default".
 	Cloud string `yaml:"cloud"`
