@@ -27,14 +27,17 @@ type brake struct {
 	limits  policy.Brake
 	records *records
 
-	mu             sync.Mutex
-	counted        time.Time
-	changed, total int
+	mu      sync.Mutex
+	counted time.Time
+	// changed are the assignments of which something was replaced within the window.
+	changed map[rotation.ID]bool
+	total   int
 }
 
 // ask says why one more change has to wait for a confirmation; empty: it may be made. What
-// it lets pass counts at once.
-func (b *brake) ask(rotation.ID) string {
+// it lets pass counts at once. What changed already may change again: it is how many are
+// touched that makes a mass change.
+func (b *brake) ask(id rotation.ID) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
@@ -42,14 +45,18 @@ func (b *brake) ask(rotation.ID) string {
 		b.changed, b.total = b.records.changedSince(now.Add(-brakeWindow))
 		b.counted = now
 	}
-	const how = "; confirm it by a trigger with {\"confirm\": true}, or take it back"
-	switch share := float64(b.limits.MaxShare) / 100 * float64(b.total); {
-	case b.changed >= *b.limits.MaxPerHour:
-		return fmt.Sprintf("%d certificates were replaced within an hour, and brake.max_per_hour is %d%s", b.changed, *b.limits.MaxPerHour, how)
-	case b.changed >= brakeFloor && float64(b.changed) >= share:
-		return fmt.Sprintf("%d of %d certificates were replaced within an hour, and brake.max_share is %s%s", b.changed, b.total, b.limits.MaxShare, how)
+	if b.changed[id] {
+		return ""
 	}
-	b.changed++
+	const how = "; confirm it by a trigger with {\"confirm\": true}, or take it back"
+	n, share := len(b.changed), float64(b.limits.MaxShare)/100*float64(b.total)
+	switch {
+	case n >= *b.limits.MaxPerHour:
+		return fmt.Sprintf("%d certificates were replaced within an hour, and brake.max_per_hour is %d%s", n, *b.limits.MaxPerHour, how)
+	case n >= brakeFloor && float64(n) >= share:
+		return fmt.Sprintf("%d of %d certificates were replaced within an hour, and brake.max_share is %s%s", n, b.total, b.limits.MaxShare, how)
+	}
+	b.changed[id] = true
 	return ""
 }
 

@@ -139,14 +139,15 @@ func (r *records) get(id rotation.ID) rotation.Record {
 	return r.byID[id].record
 }
 
-// changedSince counts the assignments of which something that was served has been
-// replaced since, and all.
-func (r *records) changedSince(since time.Time) (changed, all int) {
+// changedSince are the assignments of which something that was served has been replaced
+// since, and how many there are in all.
+func (r *records) changedSince(since time.Time) (changed map[rotation.ID]bool, all int) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	for _, m := range r.byID {
+	changed = map[rotation.ID]bool{}
+	for id, m := range r.byID {
 		if m.record.ReplacedAt.After(since) {
-			changed++
+			changed[id] = true
 		}
 	}
 	return changed, len(r.byID)
