@@ -30,16 +30,23 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 }
 
 // wish is what somebody who asks for a look wants besides.
-type wish struct{ force, confirm bool }
+type wish struct {
+	force, confirm bool
+	// asked is when; the zero time for now.
+	asked time.Time
+}
 
 // enqueue asks for a look. Every reason to look ends here.
 func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted func()) {
 	d.metrics.Triggered(string(t))
+	if w.asked.IsZero() {
+		w.asked = time.Now()
+	}
 	place := d.set.Config.Node
 	if p, ok := d.parts[id.Policy]; ok {
 		place = p.place
 	}
-	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: time.Now()}, accepted)
+	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: w.asked}, accepted)
 }
 
 // offerDue enqueues every assignment of every policy that has something to do.
@@ -129,7 +136,7 @@ func (d *daemon) triggered(t bus.Trigger) {
 	var left atomic.Int64
 	left.Store(int64(len(ids)))
 	for _, id := range ids {
-		d.enqueue(id, rotation.TriggerNATS, wish{t.Force, t.Confirm}, func() {
+		d.enqueue(id, rotation.TriggerNATS, wish{t.Force, t.Confirm, t.At}, func() {
 			if left.Add(-1) == 0 {
 				t.Done()
 			}

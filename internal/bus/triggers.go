@@ -24,6 +24,8 @@ type Trigger struct {
 	Force bool
 	// Confirm releases the brake.
 	Confirm bool
+	// At is when the stream took the message: the same each time it is delivered.
+	At time.Time
 	// Problem is what was wrong with the payload. The trigger stands all the same: it
 	// only says "look", and looking is safe.
 	Problem string
@@ -100,6 +102,9 @@ func (b *Bus) Triggers(ctx context.Context, handle func(Trigger)) error {
 			continue
 		}
 		t := b.parseTrigger(m.Subject(), m.Headers().Get("ce-specversion"), m.Data())
+		if facts, err := m.Metadata(); err == nil {
+			t.At = facts.Timestamp
+		}
 		kind := "trigger"
 		if t.Acknowledgement != nil {
 			kind = "ack"

@@ -24,6 +24,9 @@ func TestTriggerSurvivesRestart(t *testing.T) {
 	got := receive(t, triggers, "the trigger")
 	got.Done()
 	got.Done = nil
+	if got.At.IsZero() || time.Since(got.At) > time.Hour {
+		t.Errorf("taken at %s", got.At)
+	}
 	want := Trigger{Policy: "shop", Subject: "rotatord.trigger.shop", Certificate: "shop.example.com", Reason: "renewed", Force: true}
 	if got.Policy != want.Policy || got.Subject != want.Subject || got.Certificate != want.Certificate || got.Reason != want.Reason || !got.Force || got.Problem != "" {
 		t.Errorf("heard %+v, want %+v", got, want)
