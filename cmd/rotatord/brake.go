@@ -32,6 +32,8 @@ type brake struct {
 	// changed are the assignments of which something was replaced within the window.
 	changed map[rotation.ID]bool
 	total   int
+	// passed are those that were let pass here, and when: their records may not say so yet.
+	passed map[rotation.ID]time.Time
 }
 
 // ask says why one more change has to wait for a confirmation; empty: it may be made. What
@@ -44,6 +46,13 @@ func (b *brake) ask(id rotation.ID) string {
 	if now.Sub(b.counted) > brakeFresh {
 		b.changed, b.total = b.records.changedSince(now.Add(-brakeWindow))
 		b.counted = now
+		for id, at := range b.passed {
+			if now.Sub(at) > brakeWindow {
+				delete(b.passed, id)
+				continue
+			}
+			b.changed[id] = true
+		}
 	}
 	if b.changed[id] {
 		return ""
@@ -56,7 +65,10 @@ func (b *brake) ask(id rotation.ID) string {
 	case n >= brakeFloor && float64(n) >= share:
 		return fmt.Sprintf("%d of %d certificates were replaced within an hour, and brake.max_share is %s%s", n, b.total, b.limits.MaxShare, how)
 	}
-	b.changed[id] = true
+	if b.passed == nil {
+		b.passed = map[rotation.ID]time.Time{}
+	}
+	b.changed[id], b.passed[id] = true, now
 	return ""
 }
 
