@@ -1,13 +1,20 @@
 package bus
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"maps"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -17,6 +24,8 @@ import (
 const (
 	// startWait bounds the start of the embedded server: it reads its store first.
 	startWait = 60 * time.Second
+	// noLimit is the size of the store: each stream has its own.
+	noLimit = 1 << 50
 	// internalUser is rotatord itself on its own embedded server, with a password
 	// that only this process knows.
 	internalUser = "rotatord-internal"
@@ -24,30 +33,331 @@ const (
 	localUser = "local"
 )
 
-// startEmbedded starts the server and returns the options for connecting to it
-// inside the process.
+// embedded is the server in this process, with somebody to look after its store: a stream
+// that could not be written once refuses everything until the server is started anew, and a
+// stream that cannot be read is not there at all. Neither is to need a hand. The client
+// connects through it, and so finds the server that runs now.
+type embedded struct {
+	dir     string
+	log     *slog.Logger
+	options func() (*server.Options, error)
+	stop    context.CancelFunc
+	stopped sync.WaitGroup
+
+	mu sync.Mutex
+	// running is nil while trouble keeps the server from it.
+	running *server.Server
+	trouble error
+	// port is the listener's, as the first server chose it; 0 for none.
+	port int
+}
+
+// startEmbedded starts the server and returns the options for connecting to it inside the
+// process. A disk that is full, read-only or failing is no error: the server starts when
+// it is well again.
 func (b *Bus) startEmbedded() ([]nats.Option, error) {
-	if err := os.MkdirAll(b.cfg.StoreDir, 0o700); err != nil {
-		return nil, fmt.Errorf("make the NATS store directory: %w", err)
-	}
 	password := rand.Text()
-	logger := &serverLogger{log: b.log.With("component", "nats-server"), fatal: make(chan string, 1)}
-	options, err := b.serverOptions(password)
+	e := &embedded{dir: b.cfg.StoreDir, log: b.log, options: func() (*server.Options, error) { return b.serverOptions(password) }}
+	s, err := e.start()
+	if err != nil {
+		if !isPassing(err) {
+			return nil, err
+		}
+		e.down(err)
+		if s, err = e.newServer(); err != nil { // it stands for the one to come, and is not started
+			return nil, err
+		}
+	}
+	b.server = s
+	ctx, cancel := context.WithCancel(context.Background())
+	e.stop = cancel
+	e.stopped.Go(func() { e.keep(ctx) })
+	return []nats.Option{nats.InProcessServer(e), nats.UserInfo(internalUser, password)}, nil
+}
+
+func (b *Bus) stopEmbedded() {
+	if b.server == nil {
+		return
+	}
+	if l, ok := b.server.Logger().(*serverLogger); ok {
+		l.owner.close()
+	}
+}
+
+// InProcessConn implements nats.InProcessConnProvider.
+func (e *embedded) InProcessConn() (net.Conn, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.running == nil {
+		return nil, e.trouble
+	}
+	return e.running.InProcessConn()
+}
+
+func (e *embedded) close() {
+	e.stop()
+	e.stopped.Wait()
+	e.down(errors.New("the embedded NATS server is stopped"))
+}
+
+// down stops the server, if it runs. Whoever connects hears why.
+func (e *embedded) down(why error) {
+	e.mu.Lock()
+	s := e.running
+	e.running, e.trouble = nil, why
+	e.mu.Unlock()
+	if s != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+	}
+}
+
+const (
+	// checkStore is how often the server is asked how its store is, and the first pause
+	// between two attempts to start it anew, each of which is twice the one before.
+	checkStore    = time.Second
+	maxStartPause = 30 * time.Second
+	// streamsFolder is where the server has the streams of an account.
+	streamsFolder = "streams"
+)
+
+// keep starts the server anew when its store fails, and says so when the reason changes,
+// until ctx ends.
+func (e *embedded) keep(ctx context.Context) {
+	said := ""
+	say := func(err error) {
+		if said != err.Error() {
+			said = err.Error()
+			e.log.Error("the NATS store fails; nothing is rotated until it can be written again", "directory", e.dir, "err", err)
+		}
+	}
+	if err := e.problem(); err != nil {
+		say(err)
+	}
+	for wait := checkStore; pause(ctx, wait) == nil; {
+		problem := e.problem()
+		if problem == nil {
+			wait, said = checkStore, ""
+			continue
+		}
+		say(problem)
+		e.down(problem)
+		if _, err := e.start(); err != nil {
+			e.down(err)
+			say(err)
+			wait = min(2*wait, maxStartPause)
+			continue
+		}
+		e.log.Info("the NATS store can be written again", "directory", e.dir)
+	}
+}
+
+// problem is why the server does not run, or cannot store; nil for none.
+func (e *embedded) problem() error {
+	e.mu.Lock()
+	s, trouble := e.running, e.trouble
+	e.mu.Unlock()
+	if s == nil {
+		return trouble
+	}
+	for _, h := range s.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if h.Type == server.HealthzErrorJetStream || h.Type == server.HealthzErrorStream && !isUnreadable(h) {
+			return errors.New(h.Error)
+		}
+	}
+	return nil
+}
+
+// isUnreadable tells a stream that is on the disk and not in the server from one that the
+// server has and cannot write.
+func isUnreadable(h server.HealthzError) bool {
+	return h.Type == server.HealthzErrorStream && strings.HasSuffix(h.Error, "could not be recovered")
+}
+
+// start makes one attempt. What cannot be read of the store is set aside: what is lost with
+// it is history, and costs looks at the cloud.
+func (e *embedded) start() (*server.Server, error) {
+	if err := e.probe(); err != nil {
+		return nil, err
+	}
+	if err := e.forgetIndex(); err != nil {
+		return nil, err
+	}
+	aside := e.dir + ".broken-" + time.Now().UTC().Format("20060102T150405.000Z")
+	s, err := e.serve()
+	if spoilt, ok := errors.AsType[*spoiltStore](err); ok {
+		if err := e.setAside(server.JetStreamStoreDir, aside, spoilt.why); err != nil {
+			return nil, err
+		}
+		s, err = e.serve()
+	}
+	if err == nil {
+		if err = e.setAsideUnreadable(s, aside); err != nil {
+			s.Shutdown()
+			s.WaitForShutdown()
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("start the embedded NATS server: %w", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running, e.trouble = s, nil
+	if address, ok := s.Addr().(*net.TCPAddr); ok {
+		e.port = address.Port
+	}
+	return s, nil
+}
+
+// forgetIndex makes the server read its messages, which carry checksums, at each start and
+// not only what it wrote down of them when it ended. A message that went bad in between would
+// be found later, one by one, by writes that fail and reads that find nothing.
+func (e *embedded) forgetIndex() error {
+	files, err := filepath.Glob(filepath.Join(e.dir, server.JetStreamStoreDir, "*", streamsFolder, "*", "msgs", "index.db"))
+	for _, file := range files {
+		err = errors.Join(err, removed(file))
+	}
+	return err
+}
+
+// probeSize is more than a rotation writes.
+const probeSize = 256 << 10
+
+// probe finds out whether the store can be written, in words for an operator.
+func (e *embedded) probe() error {
+	err := os.MkdirAll(e.dir, 0o700)
+	if err == nil {
+		path := filepath.Join(e.dir, ".probe")
+		err = errors.Join(writeSynced(path, make([]byte, probeSize)), removed(path))
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("the disk of the NATS store is full; make room, it goes on by itself then: %w", err)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("the NATS store is mounted read-only; mount it writable, it goes on by itself then: %w", err)
+	case isPassing(err):
+		return fmt.Errorf("the disk of the NATS store fails; it goes on by itself when that is over: %w", err)
+	}
+	return fmt.Errorf("use the NATS store: %w", err)
+}
+
+// isPassing reports whether the disk may be well again without a new configuration.
+func isPassing(err error) bool {
+	for _, passing := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		if errors.Is(err, passing) {
+			return true
+		}
+	}
+	return false
+}
+
+func writeSynced(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}
+
+// removed removes a file that may not be there.
+func removed(path string) error {
+	if err := os.Remove(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// setAsideUnreadable sets the streams and consumers aside that are on the disk and that the
+// server could not read. They are made anew by whoever needs them.
+func (e *embedded) setAsideUnreadable(s *server.Server, aside string) error {
+	unreadable := map[string]string{}
+	for _, h := range s.Healthz(&server.HealthzOptions{Details: true}).Errors {
+		if isUnreadable(h) && !strings.HasPrefix(h.Stream, ".") { // the server's own rubbish has a dot
+			unreadable[filepath.Join(server.JetStreamStoreDir, h.Account, streamsFolder, h.Stream)] = h.Error
+		}
+	}
+	consumers, err := filepath.Glob(filepath.Join(e.dir, server.JetStreamStoreDir, "*", streamsFolder, "*", "obs", "*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range consumers {
+		stream := filepath.Dir(filepath.Dir(path))
+		if _, known := unreadable[strings.TrimPrefix(stream, e.dir+"/")]; known {
+			continue
+		}
+		account := filepath.Base(filepath.Dir(filepath.Dir(stream)))
+		for _, h := range s.Healthz(&server.HealthzOptions{Account: account, Stream: filepath.Base(stream), Consumer: filepath.Base(path), Details: true}).Errors {
+			if h.Type == server.HealthzErrorConsumer {
+				unreadable[strings.TrimPrefix(path, e.dir+"/")] = h.Error
+			}
+		}
+	}
+	for _, part := range slices.Sorted(maps.Keys(unreadable)) {
+		if err := e.probe(); err != nil {
+			return err // the disk is what is wrong
+		}
+		if err := e.setAside(part, aside, unreadable[part]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setAside moves a part of the store out of the way, for whoever wants to look at it.
+func (e *embedded) setAside(part, aside, why string) error {
+	to := filepath.Join(aside, part)
+	err := os.MkdirAll(filepath.Dir(to), 0o700)
+	if err == nil {
+		err = os.Rename(filepath.Join(e.dir, part), to)
+	}
+	if err != nil {
+		return fmt.Errorf("set a broken part of the NATS store aside: %w", err)
+	}
+	e.log.Error("a part of the NATS store cannot be read; it is set aside and begun anew, and what was in it is looked up at the targets",
+		"part", filepath.Join(e.dir, part), "moved_to", to, "err", why)
+	return nil
+}
+
+// spoiltStore is the error of a server that cannot do anything with its store.
+type spoiltStore struct{ why string }
+
+func (s *spoiltStore) Error() string { return s.why }
+
+func (e *embedded) newServer() (*server.Server, error) {
+	options, err := e.options()
 	if err != nil {
 		return nil, fmt.Errorf("configure the embedded NATS server: %w", err)
+	}
+	if e.port != 0 {
+		options.Port = e.port
 	}
 	s, err := server.NewServer(options)
 	if err != nil {
 		return nil, fmt.Errorf("configure the embedded NATS server: %w", err)
 	}
-	s.SetLoggerV2(logger, false, false, false)
-	s.Start()
-	if err := waitReady(s, logger); err != nil {
-		s.Shutdown()
-		return nil, fmt.Errorf("start the embedded NATS server: %w", err)
+	s.SetLoggerV2(&serverLogger{owner: e, log: e.log.With("component", "nats-server"), fatal: make(chan string, 1)}, false, false, false)
+	return s, nil
+}
+
+// serve starts a server and waits until it answers.
+func (e *embedded) serve() (*server.Server, error) {
+	s, err := e.newServer()
+	if err != nil {
+		return nil, err
 	}
-	b.server = s
-	return []nats.Option{nats.InProcessServer(s), nats.UserInfo(internalUser, password)}, nil
+	s.Start()
+	if err := waitReady(s, s.Logger().(*serverLogger)); err != nil {
+		s.Shutdown()
+		s.WaitForShutdown()
+		return nil, err
+	}
+	return s, nil
 }
 
 // accounts are the two worlds of the embedded server. Whoever comes in over the
@@ -65,6 +375,9 @@ func (b *Bus) serverOptions(password string) (*server.Options, error) {
 	o.ServerName = "rotatord-" + b.cfg.Node
 	o.JetStream = true
 	o.StoreDir = b.cfg.StoreDir
+	// Without it the limit is worked out of what is free at the start, and on a disk that is
+	// full then the streams that are there would count as too large.
+	o.JetStreamMaxStore = noLimit
 	o.SyncAlways = true
 	o.NoSigs = true
 	o.DontListen = b.cfg.Listener == nil
@@ -121,6 +434,9 @@ func waitReady(s *server.Server, logger *serverLogger) error {
 	for !s.ReadyForConnections(50 * time.Millisecond) {
 		select {
 		case why := <-logger.fatal:
+			if strings.HasPrefix(why, "Can't start JetStream") {
+				return &spoiltStore{why}
+			}
 			return errors.New(why)
 		default:
 		}
@@ -131,18 +447,11 @@ func waitReady(s *server.Server, logger *serverLogger) error {
 	return nil
 }
 
-func (b *Bus) stopEmbedded() {
-	if b.server == nil {
-		return
-	}
-	b.server.Shutdown()
-	b.server.WaitForShutdown()
-}
-
 // serverLogger sends the embedded server's log to ours, a level lower: what matters
 // to an operator is said by rotatord itself. The server calls Fatalf for what keeps
 // it from starting and expects to be ended by it; here it is handed on instead.
 type serverLogger struct {
+	owner *embedded
 	log   *slog.Logger
 	fatal chan string
 }

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,16 +46,198 @@ func TestEmbeddedPortInUse(t *testing.T) {
 	refused(t, cfg, "address already in use")
 }
 
+// What no new start would mend is an error: somebody has to change the configuration.
 func TestEmbeddedStoreUnusable(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(file, nil, 0o600))
 	t.Run("a file", func(t *testing.T) { refused(t, config(t, file), "not a directory") })
 	t.Run("below a file", func(t *testing.T) { refused(t, config(t, filepath.Join(file, "nats")), "not a directory") })
-	t.Run("without a place for its own directory", func(t *testing.T) {
-		dir := t.TempDir()
-		must(t, os.WriteFile(filepath.Join(dir, "jetstream"), nil, 0o600))
-		refused(t, config(t, dir), "storage directory")
+}
+
+// used is a store with something in each stream, an assignment in the queue, and a trigger
+// that was heard and another that was not.
+func used(t *testing.T) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "nats")
+	b := prepared(t, withListener(config(t, dir)))
+	must(t, b.Publish(t.Context(), Event{ID: "1", Kind: "issued", Policy: "shop", Subject: "shop/a"}))
+	kv, err := b.js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: b.JournalBucket()})
+	must(t, err)
+	_, err = kv.Put(t.Context(), "record", []byte("1"))
+	must(t, err)
+	client := dial(t, b.ListenURL())
+	listening, triggers := hear(t, b)
+	send(t, client, "rotatord.trigger.first", "")
+	receive(t, triggers, "the trigger").Done()
+	eventually(t, "the acknowledgement", func() bool { return b.cfg.Meter.(*tally).count("trigger ack") == 1 })
+	listening.stop(t)
+	send(t, client, "rotatord.trigger.second", "")
+	worked := make(chan Work, 1)
+	working := work(t, b, 1, func(_ context.Context, w Work) error { worked <- w; return nil }, nil)
+	must(t, b.offer(t.Context(), Work{ID: ID{"shop", "a"}, Place: Any}))
+	receive(t, worked, "the work")
+	eventually(t, "the end of the work", func() bool { return b.cfg.Meter.(*tally).count("work ack") == 1 })
+	working.stop(t)
+	must(t, b.offer(t.Context(), Work{ID: ID{"shop", "b"}, Place: Any}))
+	must(t, b.Close())
+	return dir
+}
+
+// works shows that everything can be done with a bus, whatever became of its past.
+func works(t *testing.T, b *Bus) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	must(t, b.Prepare(ctx))
+	must(t, b.Publish(ctx, Event{ID: "2", Kind: "issued", Policy: "shop", Subject: "shop/a"}))
+	kv, err := b.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{Bucket: b.JournalBucket()})
+	must(t, err)
+	_, err = kv.Put(ctx, "record", []byte("2"))
+	must(t, err)
+	entry, err := kv.Get(ctx, "record")
+	must(t, err)
+	if string(entry.Value()) != "2" {
+		t.Errorf("the record is %s", entry.Value())
+	}
+	client := dial(t, b.ListenURL())
+	listening, triggers := hear(t, b)
+	send(t, client, "rotatord.trigger.third", "")
+	for tr := receive(t, triggers, "the trigger"); tr.Policy != "third"; tr = receive(t, triggers, "the trigger") {
+		tr.Done()
+	}
+	listening.stop(t)
+	worked := make(chan Work, 10)
+	working := work(t, b, 1, func(_ context.Context, w Work) error { worked <- w; return nil }, nil)
+	must(t, b.offer(ctx, Work{ID: ID{"shop", "c"}, Place: Any}))
+	for w := receive(t, worked, "the work"); w.ID.Certificate != "c"; w = receive(t, worked, "the work") {
+	}
+	working.stop(t)
+}
+
+// spoilers are what becomes of a file.
+var spoilers = map[string]func([]byte) []byte{
+	"emptied": func([]byte) []byte { return nil },
+	"halved":  func(data []byte) []byte { return data[:len(data)/2] },
+	"garbage": func(data []byte) []byte {
+		garbage := make([]byte, len(data)+100)
+		for i := range garbage {
+			garbage[i] = byte(i*7 + 13)
+		}
+		return garbage
+	},
+	"one bit": func(data []byte) []byte {
+		data = slices.Clone(data)
+		if len(data) > 0 {
+			data[len(data)*2/3] ^= 4
+		}
+		return data
+	},
+}
+
+// TestEmbeddedSpoiltStore spoils each kind of file of a store in each way: the bus opens, and
+// everything works again. What had to be given up for it is said, and kept.
+func TestEmbeddedSpoiltStore(t *testing.T) {
+	dir := used(t)
+	const own = "jetstream/rotatord/streams/"
+	for pattern, givenUp := range map[string]string{ // givenUp if the file cannot be read
+		own + "KV_rotatord_journal/meta.inf":            own + "KV_rotatord_journal",
+		own + "KV_rotatord_journal/msgs/*.blk":          "",
+		own + "KV_rotatord_journal/msgs/index.db":       "",
+		own + "ROTATORD_WORK/meta.sum":                  own + "ROTATORD_WORK",
+		own + "ROTATORD_WORK/msgs/*.blk":                "",
+		own + "ROTATORD_WORK/obs/at-any/meta.inf":       own + "ROTATORD_WORK/obs/at-any",
+		own + "ROTATORD_WORK/obs/at-any/o.dat":          own + "ROTATORD_WORK/obs/at-any",
+		own + "ROTATORD_TRIGGERS/meta.inf":              own + "ROTATORD_TRIGGERS",
+		own + "ROTATORD_TRIGGERS/msgs/*.blk":            "",
+		own + "ROTATORD_TRIGGERS/obs/node-node-1/o.dat": own + "ROTATORD_TRIGGERS/obs/node-node-1",
+		own + "ROTATORD_EVENTS/msgs/*.blk":              "",
+	} {
+		files, err := filepath.Glob(filepath.Join(dir, pattern))
+		must(t, err)
+		if len(files) == 0 {
+			t.Fatalf("there is no %s", pattern)
+		}
+		file := strings.TrimPrefix(files[0], dir)
+		for how, spoil := range spoilers {
+			t.Run(strings.TrimPrefix(pattern, own)+" "+how, func(t *testing.T) {
+				t.Parallel()
+				copied := filepath.Join(t.TempDir(), "nats")
+				must(t, os.CopyFS(copied, os.DirFS(dir)))
+				data, err := os.ReadFile(filepath.Join(copied, file))
+				must(t, err)
+				must(t, os.WriteFile(filepath.Join(copied, file), spoil(data), 0o600))
+				cfg, said := withListener(config(t, copied)), &logs{}
+				cfg.Logger = said.logger()
+				works(t, open(t, cfg))
+				kept, err := filepath.Glob(filepath.Join(copied+".broken-*", givenUp))
+				must(t, err)
+				if told := strings.Contains(said.String(), "level=ERROR msg=\"a part of the NATS store cannot be read; it is set aside"); told != (givenUp != "" && len(kept) == 1) {
+					t.Errorf("set aside: %v, want %q\n%s", kept, givenUp, said)
+				}
+			})
+		}
+	}
+}
+
+// A store that is no store at all is set aside as a whole.
+func TestEmbeddedStoreOfRubbish(t *testing.T) {
+	for _, file := range []string{"jetstream", "jetstream/rotatord", "jetstream/rotatord/streams", "jetstream/rotatord/streams/ROTATORD_WORK", "jetstream/else"} {
+		t.Run(file, func(t *testing.T) {
+			dir := used(t)
+			path := filepath.Join(dir, file)
+			must(t, os.RemoveAll(path))
+			must(t, os.WriteFile(path, []byte("rubbish"), 0o600))
+			works(t, open(t, withListener(config(t, dir))))
+		})
+	}
+}
+
+// A server whose store failed while it ran is started anew, on the same port, with all that
+// it had; whoever used it goes on.
+func TestEmbeddedStartsAnewWhenItsStoreFails(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "nats")
+	cfg, said := withListener(config(t, dir)), &logs{}
+	cfg.Logger = said.logger()
+	b := prepared(t, cfg)
+	must(t, b.Publish(t.Context(), Event{ID: "1", Kind: "issued", Policy: "shop", Subject: "shop/a"}))
+	client := dial(t, b.ListenURL())
+	triggers, worked := make(chan Trigger, 10), make(chan Work, 10)
+	again := func(f func(context.Context) error) { // as the daemon does
+		background(t, func(ctx context.Context) error {
+			for ctx.Err() == nil {
+				if b.Prepare(ctx) == nil && f(ctx) != nil {
+					_ = pause(ctx, 50*time.Millisecond)
+				}
+			}
+			return ctx.Err()
+		})
+	}
+	again(func(ctx context.Context) error { return b.Triggers(ctx, func(tr Trigger) { triggers <- tr }) })
+	again(func(ctx context.Context) error {
+		return b.Work(ctx, 1, func(_ context.Context, w Work) error { worked <- w; return nil }, func(ID) {})
 	})
+
+	// What the server does itself when it may not write any more.
+	must(t, b.server.ShutdownJetStream())
+	eventually(t, "the server's new start", func() bool { return strings.Contains(said.String(), "the NATS store can be written again") })
+	if !strings.Contains(said.String(), "level=ERROR msg=\"the NATS store fails; nothing is rotated until it can be written again\"") {
+		t.Errorf("the log does not say what happened:\n%s", said)
+	}
+	eventually(t, "the connection", b.Connected)
+	must(t, b.Publish(t.Context(), Event{ID: "2", Kind: "issued", Policy: "shop", Subject: "shop/a"}))
+	stream, err := b.js.Stream(t.Context(), "ROTATORD_EVENTS")
+	must(t, err)
+	if n := stream.CachedInfo().State.Msgs; n != 2 {
+		t.Errorf("%d events, want 2", n)
+	}
+	eventually(t, "a trigger that is taken", func() bool {
+		_, err := client.Request("rotatord.trigger.shop", nil, time.Second)
+		return err == nil
+	})
+	receive(t, triggers, "the trigger").Done()
+	must(t, b.offer(t.Context(), Work{ID: ID{"shop", "a"}, Place: Any}))
+	receive(t, worked, "the work")
+	must(t, b.Close())
 }
 
 // refused opens a bus that must fail soon, with words that tell why.
