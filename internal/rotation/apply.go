@@ -19,6 +19,7 @@ import (
 func (r *run) apply(ctx context.Context, s Step) error {
 	r.log.Debug("step", "step", s.Kind, "target", s.Target, "fingerprint", short(s.Fingerprint))
 	if s.Kind == StepVerify {
+		r.progress(s, nil)
 		r.verify(ctx, s.Endpoints)
 		return nil
 	}
@@ -32,6 +33,7 @@ func (r *run) apply(ctx context.Context, s Step) error {
 	if again := r.once(s); again != nil {
 		return r.failed(ctx, v, s, again)
 	}
+	r.progress(s, nil)
 	if s.Kind != StepLook {
 		r.announce(v, s)
 		if err := r.intend(ctx, s); err != nil {
@@ -365,6 +367,7 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 	if errors.Is(err, ErrConflict) {
 		return err
 	}
+	r.progress(s, err)
 	now := r.now()
 	kind := providers.KindOf(err).String()
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, v.Kind, string(s.Kind), kind)

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -29,6 +30,11 @@ type Config struct {
 	// Brake says why a change must wait for a confirmation; empty: it may be made. nil: there
 	// is no brake.
 	Brake func(ID) string
+	// Hold says whether somebody paused a policy; nil: nobody can.
+	Hold func(policy string) *Hold
+	// Progress hears of each step when it begins, and once more, with the error, if it fails;
+	// nil: nobody listens.
+	Progress func(id ID, s Step, err error)
 	// Skew is how far this host's clock is ahead of the clouds'; nil: nobody knows.
 	Skew   func() time.Duration
 	Logger *slog.Logger
@@ -49,7 +55,11 @@ func (e *Engine) Stop() { e.stopping.Store(true) }
 
 // ErrStopping is returned by Process when it stopped between two steps because of
 // Stop: there is more to do.
-var ErrStopping = fmt.Errorf("the daemon is stopping")
+var ErrStopping = errors.New("the daemon is stopping")
+
+// ErrReplaced is returned by Process when it stopped between two steps because the policy
+// changed: another look has to begin with the new one.
+var ErrReplaced = errors.New("the policy was replaced")
 
 // Request is why an assignment is looked at.
 type Request struct {
@@ -79,6 +89,9 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 		if e.stopping.Load() {
 			return ErrStopping
 		}
+		if e.cfg.Assembly(id.Policy) != r.assembly {
+			return ErrReplaced
+		}
 		if err := r.apply(ctx, steps[next]); err != nil {
 			return err
 		}
@@ -95,6 +108,7 @@ func (e *Engine) Due(id ID, record Record, t Trigger, now time.Time) bool {
 		return false
 	}
 	o := observe(a, id, record, Request{Trigger: t}, now)
+	o.Hold = e.hold(id.Policy)
 	if o.Wanted == nil && !o.issues() {
 		return record.State != "" && record.Reason != reasonNoSource
 	}
@@ -147,6 +161,8 @@ type run struct {
 	loaded   Record
 	revision Revision
 	asked    time.Time
+	// answers says that somebody may be waiting for the end of this run.
+	answers bool
 	// made are the steps of this run.
 	made map[string]bool
 	// brakeAsked says that the brake was asked in this run.
@@ -154,6 +170,12 @@ type run struct {
 }
 
 func (r *run) now() time.Time { return time.Now() }
+
+func (r *run) progress(s Step, err error) {
+	if r.e.cfg.Progress != nil {
+		r.e.cfg.Progress(r.o.ID, s, err)
+	}
+}
 
 // begin reads the journal and the source; nil where there is nothing to do for the
 // assignment here, whatever is read.
@@ -174,10 +196,11 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		return nil, fmt.Errorf("begin with %s/%s: %w", id.Policy, id.Certificate, err)
 	}
 	r := &run{
-		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, made: map[string]bool{},
+		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, answers: q.Trigger.impatient(), made: map[string]bool{},
 		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate),
 	}
 	r.o = observe(a, id, record, q, r.now())
+	r.o.Hold = e.hold(id.Policy)
 	if e.cfg.Skew != nil {
 		r.o.Skew = e.cfg.Skew()
 	}
@@ -189,6 +212,13 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		r.o.Braked = record.Reason // until somebody confirms: a mistake is not rolled out slowly either
 	}
 	return r, nil
+}
+
+func (e *Engine) hold(policy string) *Hold {
+	if e.cfg.Hold == nil {
+		return nil
+	}
+	return e.cfg.Hold(policy)
 }
 
 // observe puts together what is known without asking anybody.
@@ -289,6 +319,9 @@ func (r *run) finish(ctx context.Context, steps []Step) error {
 	}
 	r.conclude(state, reason, now)
 	record.WakeAt = wake(&r.o, steps, now)
+	if asked := r.asked.UTC(); r.answers && asked.After(record.Answered) {
+		record.Answered = asked
+	}
 	if err := r.save(ctx); err != nil {
 		return err
 	}

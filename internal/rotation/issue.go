@@ -61,6 +61,7 @@ func (r *run) applySource(ctx context.Context, s Step) error {
 		}
 	}
 	if err == nil {
+		r.progress(s, nil)
 		err = r.sourceEffect(ctx, s)
 	}
 	r.o.Record.Intent = nil
@@ -101,6 +102,7 @@ func (r *run) sourceFailed(ctx context.Context, s Step, err error) error {
 	if errors.Is(err, ErrConflict) {
 		return err
 	}
+	r.progress(s, err)
 	issuing, kind := r.attempts(s.Kind), providers.KindOf(err).String()
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, r.o.Policy.Source.Kind(), string(s.Kind), kind)
 	repeated := issuing.Failure == err.Error()

@@ -25,6 +25,8 @@ type Observation struct {
 	Force bool
 	// Braked, if not empty, is why nothing that is served may be replaced now.
 	Braked string
+	// Hold, if not nil, says that somebody holds the policy: nothing is changed.
+	Hold *Hold
 	// Skew is how far this host's clock is ahead of the clouds', where one of them told.
 	Skew time.Duration
 	// Targets are in the order of the policy.

@@ -69,6 +69,7 @@ const (
 	CauseFreeze          Cause = "freeze"          // a freeze holds
 	CauseSplay           Cause = "splay"           // its turn among many
 	CauseBraked          Cause = "braked"          // too many changes at once: confirm
+	CausePaused          Cause = "paused"          // somebody holds the policy
 	CauseUncovered       Cause = "uncovered"       // guard: an endpoint that no certificate covers
 	CauseNoEndpoint      Cause = "no_endpoint"     // the target knows no such endpoint
 	CauseBadEndpoint     Cause = "bad_endpoint"    // the endpoint cannot take a certificate
@@ -120,10 +121,14 @@ func short(f certs.Fingerprint) string {
 // be known now. It is pure: the same observation and time give the same plan, here, in
 // rotatord plan and on the status page.
 func Plan(o Observation, now time.Time) []Step {
+	return hold(&o, plan(o, now), now)
+}
+
+func plan(o Observation, now time.Time) []Step {
 	issue := planIssue(&o, now)
 	switch {
 	case slices.ContainsFunc(issue, func(s Step) bool { return s.Kind == StepIssue }):
-		return append(issue, o.announce()...)
+		return append(issue, o.announce(now)...)
 	case o.Wanted == nil && o.issues():
 		return append(issue, planRevoke(&o, now)...)
 	case o.Wanted == nil:

@@ -80,15 +80,44 @@ func (o *Observation) needsSource(now time.Time) bool {
 	return current == nil || current.Problem != "" || o.Trigger.asksToLook() || due(dueLook(o.Policy, o.Record), now)
 }
 
-// announce shows what follows a certificate that is still to be made.
-func (o *Observation) announce() []Step {
+// announce shows what follows a certificate that is still to be made, as far as it can be
+// known before.
+func (o *Observation) announce(now time.Time) []Step {
 	var steps []Step
 	for i := range o.Targets {
-		if v := &o.Targets[i]; len(v.Endpoints) > 0 {
-			steps = append(steps, Step{Kind: StepStage, Target: v.Name}, Step{Kind: StepActivate, Target: v.Name, Endpoints: v.Endpoints})
+		v := &o.Targets[i]
+		if len(v.Endpoints) == 0 {
+			continue
 		}
+		if wait, waits := o.announceWait(v, now); waits {
+			steps = append(steps, wait)
+			continue
+		}
+		steps = append(steps, Step{Kind: StepStage, Target: v.Name}, Step{Kind: StepActivate, Target: v.Name, Endpoints: v.Endpoints})
 	}
 	return append(steps, Step{Kind: StepVerify, Endpoints: o.Policy.Verify.Endpoints})
+}
+
+// announceWait says what a target will wait for once the certificate is there.
+func (o *Observation) announceWait(v *View, now time.Time) (Step, bool) {
+	wait := Step{Kind: StepWait, Target: v.Name, Endpoints: v.Endpoints, Cause: CauseHandover}
+	activate, canary := o.activation(), o.Policy.Canary.Targets
+	switch {
+	case v.Last && len(activate.Acknowledgements) > 0:
+		wait.Reason = fmt.Sprintf("then waits for the acknowledgement of %s, %s at most", strings.Join(activate.Acknowledgements, ", "), activate.After)
+		return wait, true
+	case v.Last && *activate.After > 0:
+		wait.Reason = fmt.Sprintf("is activated %s after the others have the new certificate", activate.After)
+		return wait, true
+	}
+	if wait, waits := planWindow(o, v, now); waits {
+		return wait, true
+	}
+	if len(canary) > 0 && !slices.Contains(canary, v.Name) {
+		wait.Cause, wait.Reason = CauseCanary, "then waits for "+strings.Join(canary, ", ")+" to serve the certificate first"
+		return wait, true
+	}
+	return wait, false
 }
 
 // planHandover keeps a target that comes last from changing until the others serve the

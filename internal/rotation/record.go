@@ -73,6 +73,9 @@ type Record struct {
 	Trigger string    `json:"trigger,omitempty"`
 	Asked   time.Time `json:"asked,omitzero"`
 
+	// Answered is the newest wish of an operator or a message that a look has answered.
+	Answered time.Time `json:"answered,omitzero"`
+
 	// Sequence numbers the assignment's events; Outbox are those not yet published.
 	Sequence uint64  `json:"sequence,omitempty"`
 	Outbox   []Event `json:"outbox,omitempty"`
@@ -253,6 +256,7 @@ type State string
 const (
 	StateConverged   State = "converged"   // every target serves what is wanted, proven
 	StateWaiting     State = "waiting"     // something is to be done, not now
+	StatePaused      State = "paused"      // something is to be done, and somebody holds the policy
 	StateBraked      State = "braked"      // too much changes at once; it waits for a confirmation
 	StateRotating    State = "rotating"    // steps are being made
 	StateQuarantined State = "quarantined" // the source's files are broken; the last good bundle stays
@@ -263,5 +267,5 @@ const (
 
 // States are all states, for pre-creating metric series.
 func States() []State {
-	return []State{StateConverged, StateWaiting, StateBraked, StateRotating, StateQuarantined, StateUnconverged, StateFailed, StateExpired}
+	return []State{StateConverged, StateWaiting, StatePaused, StateBraked, StateRotating, StateQuarantined, StateUnconverged, StateFailed, StateExpired}
 }

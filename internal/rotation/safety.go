@@ -165,11 +165,11 @@ func (r *run) rollBack(ctx context.Context, v *View, s Step) error {
 }
 
 // deferrals are the causes of waiting that are counted, as metrics call them.
-var deferrals = map[Cause]string{CauseWindow: "window", CauseFreeze: "freeze", CauseBraked: "brake", CauseCanary: "canary", CauseAcknowledgement: "acknowledgement"}
+var deferrals = map[Cause]string{CauseWindow: "window", CauseFreeze: "freeze", CauseBraked: "brake", CauseCanary: "canary", CausePaused: "paused", CauseAcknowledgement: "acknowledgement"}
 
 // DeferralReasons are what Meter.Deferred is called with, for pre-creating metric series.
 func DeferralReasons() []string {
-	return []string{"window", "freeze", "brake", "canary", "acknowledgement"}
+	return []string{"window", "freeze", "brake", "canary", "paused", "acknowledgement"}
 }
 
 // countDeferral counts the beginning of a wait.

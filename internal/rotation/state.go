@@ -51,6 +51,9 @@ func judge(o *Observation, steps []Step, now time.Time) (State, string) {
 	if reason, braked := find(func(s Step) bool { return s.Cause == CauseBraked }); braked {
 		return StateBraked, reason
 	}
+	if reason, paused := find(func(s Step) bool { return s.Cause == CausePaused }); paused {
+		return StatePaused, reason
+	}
 	if reason, waiting := find(func(s Step) bool { return s.Kind == StepWait && holdsBack(s.Cause) }); waiting {
 		return StateWaiting, reason
 	}
@@ -66,6 +69,8 @@ func judgeUnissued(o *Observation, steps []Step) (State, string) {
 		switch {
 		case s.Kind == StepRefuse, s.Cause == CauseRetry:
 			return StateFailed, s.Reason
+		case s.Cause == CausePaused:
+			return StatePaused, s.Reason
 		case s.acts():
 			return StateRotating, ""
 		}

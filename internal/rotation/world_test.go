@@ -61,6 +61,10 @@ type world struct {
 	// overridden counts changes outside of windows.
 	overridden int
 	asked      []string // step failures as the meter heard them
+	// hold is the policy's; made are the effects of the last run, failed says that one failed.
+	hold   *Hold
+	made   []Step
+	failed bool
 }
 
 type uploaded struct {
@@ -390,6 +394,7 @@ func (w *world) engine() *Engine {
 	return New(Config{
 		Assembly: func(string) *Assembly { return assembly },
 		Journal:  worldJournal{w}, Events: worldEvents{w}, Prober: w, Meter: w, Brake: func(ID) string { return w.braked },
+		Hold: func(string) *Hold { return w.hold }, Progress: w.progress,
 		Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }
@@ -404,7 +409,11 @@ func (w *world) look(t Trigger) (err error, dead bool) {
 			dead = true
 		}
 	}()
-	return w.engine().Process(w.t.Context(), w.id, Request{Trigger: t, Asked: time.Now()}), false
+	e, q := w.engine(), Request{Trigger: t, Asked: time.Now()}
+	if w.fault == nil {
+		defer w.foretell(e, q)()
+	}
+	return e.Process(w.t.Context(), w.id, q), false
 }
 
 // drive plays the queue and the alarm: it looks for the trigger, again soon after an
