@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,8 +73,13 @@ type Bus struct {
 	cfg    Config
 	log    *slog.Logger
 	server *server.Server // embedded; nil otherwise
-	conn   *nats.Conn
-	js     jetstream.JetStream
+	// store looks after the embedded server; nil for an external one.
+	store *embedded
+	// subjects are those of the policies in force, at first Config.Subjects.
+	subjectsMu sync.RWMutex
+	subjects   []string
+	conn       *nats.Conn
+	js         jetstream.JetStream
 	// servers are the hosts of the URL: what may be shown of it.
 	servers string
 	// prepared is set when the streams were found or made.
@@ -90,7 +96,7 @@ const connectWait = 5 * time.Second
 // login file. An external server that cannot be reached is no error; Prepare waits
 // for it.
 func Open(cfg Config) (*Bus, error) {
-	b := &Bus{names: names{cfg.Prefix}, cfg: cfg, log: cfg.Logger}
+	b := &Bus{names: names{cfg.Prefix}, cfg: cfg, log: cfg.Logger, subjects: cfg.Subjects}
 	options, err := b.connectOptions()
 	if err != nil {
 		return nil, err

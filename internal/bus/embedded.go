@@ -44,6 +44,10 @@ type embedded struct {
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 
+	// changing is held by who ends the server or starts it: there is never more than one on a
+	// store.
+	changing sync.Mutex
+
 	mu sync.Mutex
 	// running is nil while trouble keeps the server from it.
 	running *server.Server
@@ -68,7 +72,7 @@ func (b *Bus) startEmbedded() ([]nats.Option, error) {
 			return nil, err
 		}
 	}
-	b.server = s
+	b.server, b.store = s, e
 	ctx, cancel := context.WithCancel(context.Background())
 	e.stop = cancel
 	e.stopped.Go(func() { e.keep(ctx) })
@@ -76,11 +80,8 @@ func (b *Bus) startEmbedded() ([]nats.Option, error) {
 }
 
 func (b *Bus) stopEmbedded() {
-	if b.server == nil {
-		return
-	}
-	if l, ok := b.server.Logger().(*serverLogger); ok {
-		l.owner.close()
+	if b.store != nil {
+		b.store.close()
 	}
 }
 
@@ -98,6 +99,16 @@ func (e *embedded) close() {
 	e.stop()
 	e.stopped.Wait()
 	e.down(errors.New("the embedded NATS server is stopped"))
+}
+
+// restart ends the server and has it start anew, with options made anew.
+func (e *embedded) restart() {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	e.down(errors.New("the embedded NATS server is started anew"))
+	if _, err := e.start(); err != nil {
+		e.down(err) // keep goes on trying
+	}
 }
 
 // down stops the server, if it runs. Whoever connects hears why.
@@ -135,21 +146,33 @@ func (e *embedded) keep(ctx context.Context) {
 		say(err)
 	}
 	for wait := checkStore; pause(ctx, wait) == nil; {
-		problem := e.problem()
-		if problem == nil {
-			wait, said = checkStore, ""
-			continue
-		}
-		say(problem)
-		e.down(problem)
-		if _, err := e.start(); err != nil {
-			e.down(err)
+		switch mended, err := e.mend(say); {
+		case err != nil:
 			say(err)
 			wait = min(2*wait, maxStartPause)
-			continue
+		case mended:
+			e.log.Info("the NATS store can be written again", "directory", e.dir)
+		default:
+			wait, said = checkStore, ""
 		}
-		e.log.Info("the NATS store can be written again", "directory", e.dir)
 	}
+}
+
+// mend starts the server anew if something is wrong with it.
+func (e *embedded) mend(say func(error)) (mended bool, err error) {
+	e.changing.Lock()
+	defer e.changing.Unlock()
+	problem := e.problem()
+	if problem == nil {
+		return false, nil
+	}
+	say(problem)
+	e.down(problem)
+	if _, err := e.start(); err != nil {
+		e.down(err)
+		return false, err
+	}
+	return true, nil
 }
 
 // problem is why the server does not run, or cannot store; nil for none.
@@ -341,7 +364,7 @@ func (e *embedded) newServer() (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure the embedded NATS server: %w", err)
 	}
-	s.SetLoggerV2(&serverLogger{owner: e, log: e.log.With("component", "nats-server"), fatal: make(chan string, 1)}, false, false, false)
+	s.SetLoggerV2(&serverLogger{log: e.log.With("component", "nats-server"), fatal: make(chan string, 1)}, false, false, false)
 	return s, nil
 }
 
@@ -451,7 +474,6 @@ func waitReady(s *server.Server, logger *serverLogger) error {
 // to an operator is said by rotatord itself. The server calls Fatalf for what keeps
 // it from starting and expects to be ended by it; here it is handed on instead.
 type serverLogger struct {
-	owner *embedded
 	log   *slog.Logger
 	fatal chan string
 }

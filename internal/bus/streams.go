@@ -73,7 +73,46 @@ func (b *Bus) prepareOnce(ctx context.Context) error {
 
 // triggerSubjects are all subjects on which triggers and acknowledgements come, each once.
 func (b *Bus) triggerSubjects() []string {
-	return union([]string{b.names.triggers(), b.names.acknowledgements()}, b.cfg.Subjects)
+	b.subjectsMu.RLock()
+	defer b.subjectsMu.RUnlock()
+	return union([]string{b.names.triggers(), b.names.acknowledgements()}, b.subjects)
+}
+
+// SetSubjects changes the trigger subjects besides <Prefix>.trigger.<policy>. If the server
+// refuses them, as those of another stream, nothing changes and the error says why. A server
+// that does not answer is no error: Prepare asks for them when it is back. Subjects that nobody
+// needs any more stay with the stream, since daemons with other policies share it.
+func (b *Bus) SetSubjects(ctx context.Context, subjects []string) error {
+	before := b.swapSubjects(subjects)
+	if slices.Equal(before, subjects) {
+		return nil
+	}
+	if b.store != nil && b.cfg.Listener != nil {
+		b.store.restart() // what local publishers may do is part of its options
+	}
+	err := b.prepareOnce(ctx)
+	for end := time.Now().Add(connectWait); b.store != nil && !b.Connected() && time.Now().Before(end) && pause(ctx, 20*time.Millisecond) == nil; {
+		err = b.prepareOnce(ctx)
+	}
+	if api, refused := errors.AsType[*jetstream.APIError](err); refused {
+		b.swapSubjects(before)
+		if b.store != nil && b.cfg.Listener != nil {
+			b.store.restart()
+		}
+		return fmt.Errorf("listen to %s: %w", strings.Join(subjects, ", "), api)
+	}
+	if err != nil {
+		b.log.Warn("the subjects of triggers are changed when NATS answers", "err", err)
+		b.prepared.Store(false)
+	}
+	return nil
+}
+
+func (b *Bus) swapSubjects(subjects []string) (before []string) {
+	b.subjectsMu.Lock()
+	defer b.subjectsMu.Unlock()
+	before, b.subjects = b.subjects, subjects
+	return before
 }
 
 func (b *Bus) triggerConfig() jetstream.StreamConfig {
