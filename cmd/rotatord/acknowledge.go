@@ -88,7 +88,7 @@ func (d *daemon) acknowledged(ctx context.Context, t bus.Trigger) {
 // readAcknowledgement says which assignment and which certificate are meant, or what is
 // wrong with the message.
 func (d *daemon) readAcknowledgement(t bus.Trigger) (id rotation.ID, f certs.Fingerprint, problem string) {
-	part, ok := d.parts[t.Policy]
+	part, ok := d.inForce().parts[t.Policy]
 	switch {
 	case !ok:
 		return id, f, "there is no such policy here"

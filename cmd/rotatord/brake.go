@@ -2,11 +2,11 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/policy"
-	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 	"github.com/rotatord/rotatord/internal/rotation"
 )
 
@@ -36,6 +36,20 @@ type brake struct {
 	passed map[rotation.ID]time.Time
 }
 
+// setLimits changes the limits.
+func (b *brake) setLimits(limits policy.Brake) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.limits = limits
+}
+
+// rehearsal is a brake that answers like this one and whose answers do not count.
+func (b *brake) rehearsal() *brake {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &brake{limits: b.limits, records: b.records, passed: maps.Clone(b.passed)}
+}
+
 // ask says why one more change has to wait for a confirmation; empty: it may be made. What
 // it lets pass counts at once. What changed already may change again: it is how many are
 // touched that makes a mass change.
@@ -57,7 +71,7 @@ func (b *brake) ask(id rotation.ID) string {
 	if b.changed[id] {
 		return ""
 	}
-	const how = "; confirm it by a trigger with {\"confirm\": true}, or take it back"
+	const how = "; confirm it (rotatord rotate --confirm, or a trigger with {\"confirm\": true}), or take it back"
 	n, share := len(b.changed), float64(b.limits.MaxShare)/100*float64(b.total)
 	switch {
 	case n >= *b.limits.MaxPerHour:
@@ -70,16 +84,4 @@ func (b *brake) ask(id rotation.ID) string {
 	}
 	b.changed[id], b.passed[id] = true, now
 	return ""
-}
-
-// skewMeter hears by how much the clouds' clocks differ from ours.
-type skewMeter struct {
-	huaweicloud.Meter
-	note func(time.Duration)
-}
-
-// ClockSkew implements huaweicloud.Meter.
-func (m skewMeter) ClockSkew(d time.Duration) {
-	m.note(d)
-	m.Meter.ClockSkew(d)
 }

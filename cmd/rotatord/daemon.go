@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,6 @@ import (
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 	"github.com/rotatord/rotatord/internal/rotation"
 	"github.com/rotatord/rotatord/internal/scheduler"
-	"github.com/rotatord/rotatord/internal/watcher"
 )
 
 const (
@@ -42,17 +42,34 @@ const (
 
 // daemon is everything that rotatord run starts.
 type daemon struct {
-	set     *policy.Set
 	log     *slog.Logger
 	metrics *metrics.Metrics
 	lock    io.Closer
 	http    *admin.Server
+	socket  *admin.Socket
+	// began is when the process did; quotas is what services last told, account to quota.
+	began   time.Time
+	quotas  sync.Map
 	bus     *bus.Bus
 	queue   *bus.Queue
 	records *records
 	alarm   *scheduler.Alarm
 	engine  *rotation.Engine
-	parts   map[string]*part
+	brake   *brake
+	// generation is what is in force; reloading is held by who builds the next one.
+	generation atomic.Pointer[generation]
+	reloading  sync.Mutex
+	lastReload atomic.Pointer[admin.Reload]
+	// files are the configuration and the policies as they were when they were last read.
+	files atomic.Pointer[map[string]fileState]
+	// configFile is where the configuration was read from; empty: it cannot be read again.
+	configFile string
+	// logLevel is nil where a flag rules.
+	logLevel *slog.LevelVar
+	// running ends with the daemon, group is everything that runs in it; set by Run.
+	running context.Context
+	group   *errgroup.Group
+	started chan struct{} // closed when these two are there
 	// beat is when the scheduler last woke, in Unix nanoseconds; replayed is set when
 	// the journal has been read.
 	beat atomic.Int64
@@ -64,7 +81,7 @@ type daemon struct {
 // newDaemon builds everything and binds the listeners; nothing runs before Run. What it
 // started is undone if it fails.
 func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{set: set, log: log, alarm: scheduler.NewAlarm(), parts: map[string]*part{}}
+	d := &daemon{log: log, alarm: scheduler.NewAlarm(), began: time.Now().UTC(), started: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			_ = d.close()
@@ -84,11 +101,17 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := d.wire(); err != nil {
+	if err := d.wire(set); err != nil {
 		return nil, err
 	}
-	return d, d.openBus()
+	if d.socket, err = admin.ListenSocket(set.Config.Socket, d.control(), log); err != nil {
+		return nil, err
+	}
+	return d, d.openBus(set)
 }
+
+// inForce is the configuration in force with what was built for it.
+func (d *daemon) inForce() *generation { return d.generation.Load() }
 
 func targetKinds(set *policy.Set) map[string][]string {
 	kinds := map[string][]string{}
@@ -105,27 +128,24 @@ func targetKinds(set *policy.Set) map[string][]string {
 }
 
 // wire builds the policies' sources and targets and the engine.
-func (d *daemon) wire() error {
-	w := newWiring(d.set, d.metrics, d.log)
-	w.skew = func(ahead time.Duration) { d.skew.Store(int64(ahead)) }
-	for _, p := range d.set.Policies {
-		part, err := w.part(p, func(watcher.Change) { d.sourceChanged(p.Name) })
-		if err != nil {
-			return err
-		}
-		d.parts[p.Name] = part
+func (d *daemon) wire(set *policy.Set) error {
+	first, err := d.build(set, nil)
+	if err != nil {
+		return err
 	}
+	d.generation.Store(first)
 	d.records = newRecords(func(id rotation.ID, r rotation.Record) { d.recordChanged(id, r) }, d.metrics.JournalFailed)
-	slow := &brake{limits: d.set.Config.Brake, records: d.records}
+	d.records.holdChanged = d.holdChanged
+	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
-		Brake: slow.ask, Skew: func() time.Duration { return time.Duration(d.skew.Load()) },
+		Brake: d.brake.ask, Hold: d.records.hold, Skew: func() time.Duration { return time.Duration(d.skew.Load()) },
 	})
 	return nil
 }
 
-func (d *daemon) openBus() error {
-	cfg, err := busConfig(d.set, d.metrics, d.log)
+func (d *daemon) openBus(set *policy.Set) error {
+	cfg, err := busConfig(set, d.metrics, d.log)
 	if err != nil {
 		return err
 	}
@@ -168,6 +188,9 @@ func (d *daemon) close() error {
 	if d.http != nil {
 		_ = d.http.Close() // closed already where it was served
 	}
+	if d.socket != nil {
+		_ = d.socket.Close() // and this one too
+	}
 	if d.lock != nil {
 		errs = append(errs, d.lock.Close())
 	}
@@ -176,7 +199,8 @@ func (d *daemon) close() error {
 
 // Run works until ctx ends, finishes the steps in flight, and releases everything.
 func (d *daemon) Run(ctx context.Context) error {
-	d.log.Info("rotatord started", "version", versionText(), "policies", len(d.set.Policies), "http", d.http.Addr(), "nats", d.bus.ListenURL(), "node", d.set.Config.Node)
+	set := d.inForce().set
+	d.log.Info("rotatord started", "version", versionText(), "policies", len(set.Policies), "http", d.http.Addr(), "nats", d.bus.ListenURL(), "node", set.Config.Node)
 	stop := context.AfterFunc(ctx, func() {
 		d.log.Info("stopping: steps in flight are finished, no new one starts", "cause", context.Cause(ctx))
 		d.engine.Stop()
@@ -184,12 +208,15 @@ func (d *daemon) Run(ctx context.Context) error {
 	defer stop()
 	// A name of its own: the function above keeps the context that it was given.
 	g, running := errgroup.WithContext(ctx)
-	for _, p := range d.parts {
-		if p.watcher != nil {
-			g.Go(func() error { return orStopped(running, p.watcher.Run(running)) })
-		}
-	}
+	d.group, d.running = g, running
+	close(d.started)
+	d.start(running, d.inForce(), nil)
+	g.Go(func() error {
+		d.watchFiles(running)
+		return nil
+	})
 	g.Go(func() error { return d.http.Serve(running) })
+	g.Go(func() error { return d.socket.Serve(running) })
 	g.Go(func() error {
 		d.alarm.Run(running, d.wake, d.beats)
 		return nil
@@ -236,12 +263,14 @@ func (d *daemon) session(ctx context.Context) error {
 		d.queue.Run(ctx)
 		return nil
 	})
+	g.Go(func() error { return d.bus.Serve(ctx, semantic(versionText()), d.serviceVerbs()) })
 	g.Go(func() error {
 		if !d.awaitStart(ctx, replayed) {
 			return ctx.Err()
 		}
 		d.replayed.Store(true)
 		d.offerDue(rotation.TriggerStartup)
+		d.setHoldAlarms()
 		g.Go(func() error { return d.listen(ctx) })
 		return d.bus.Work(ctx, workersPerPlace, d.work, func(id bus.ID) { d.queue.Freed(id) })
 	})
@@ -251,20 +280,12 @@ func (d *daemon) session(ctx context.Context) error {
 // awaitStart waits for the journal and the first scan of every source: before that
 // nothing can be told from nothing.
 func (d *daemon) awaitStart(ctx context.Context, replayed <-chan struct{}) bool {
-	waitFor := []<-chan struct{}{replayed}
-	for _, p := range d.parts {
-		if p.watcher != nil {
-			waitFor = append(waitFor, p.watcher.Ready())
-		}
+	select {
+	case <-ctx.Done():
+		return false
+	case <-replayed:
 	}
-	for _, c := range waitFor {
-		select {
-		case <-ctx.Done():
-			return false
-		case <-c:
-		}
-	}
-	return true
+	return d.inForce().awaitScans(ctx)
 }
 
 // persist repeats f until it succeeds or ctx ends, and says why when that changes.
@@ -288,7 +309,7 @@ func (d *daemon) persist(ctx context.Context, what string, f func(context.Contex
 }
 
 func (d *daemon) assembly(policy string) *rotation.Assembly {
-	if p, ok := d.parts[policy]; ok {
+	if p, ok := d.inForce().parts[policy]; ok {
 		return p.assembly
 	}
 	return nil

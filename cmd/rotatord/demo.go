@@ -113,7 +113,7 @@ func (d *demo) startDaemon(ctx context.Context, cmd *cobra.Command, g *globals) 
 	if err != nil {
 		return nil, err
 	}
-	log, err := newLogger(cmd.ErrOrStderr(), g, policy.Log{Level: "warn", Format: "auto"})
+	log, _, err := newLogger(cmd.ErrOrStderr(), g, policy.Log{Level: "warn", Format: "auto"})
 	if err != nil {
 		return nil, err
 	}

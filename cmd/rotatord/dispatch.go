@@ -15,11 +15,13 @@ import (
 
 // work does what a message of the work queue asks for.
 func (d *daemon) work(ctx context.Context, w bus.Work) error {
-	err := d.engine.Process(ctx, rotation.ID(w.ID), rotation.Request{Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked})
+	err := d.engine.Process(ctx, rotation.ID(w.ID), rotation.Request{
+		Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked, By: w.By, Reason: w.Reason,
+	})
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, rotation.ErrStopping):
+	case errors.Is(err, rotation.ErrStopping), errors.Is(err, rotation.ErrReplaced):
 		return &bus.Retry{Err: err}
 	case errors.Is(err, rotation.ErrConflict):
 		d.log.Info("another worker has the assignment", "policy", w.ID.Policy, "certificate", w.ID.Certificate)
@@ -34,6 +36,8 @@ type wish struct {
 	force, confirm bool
 	// asked is when; the zero time for now.
 	asked time.Time
+	// by and reason are who asks and why, where somebody does.
+	by, reason string
 }
 
 // enqueue asks for a look. Every reason to look ends here.
@@ -42,16 +46,17 @@ func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted fu
 	if w.asked.IsZero() {
 		w.asked = time.Now()
 	}
-	place := d.set.Config.Node
-	if p, ok := d.parts[id.Policy]; ok {
+	inForce := d.inForce()
+	place := inForce.set.Config.Node
+	if p, ok := inForce.parts[id.Policy]; ok {
 		place = p.place
 	}
-	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: w.asked}, accepted)
+	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: w.asked, By: w.by, Reason: w.reason}, accepted)
 }
 
 // offerDue enqueues every assignment of every policy that has something to do.
 func (d *daemon) offerDue(t rotation.Trigger) {
-	for name := range d.parts {
+	for name := range d.inForce().parts {
 		d.offerDueOf(name, t)
 	}
 }
@@ -68,7 +73,7 @@ func (d *daemon) offerDueOf(policy string, t rotation.Trigger) {
 // assignments are the certificates that a policy takes now and those that the journal
 // remembers of it.
 func (d *daemon) assignments(policy string) []rotation.ID {
-	part, ok := d.parts[policy]
+	part, ok := d.inForce().parts[policy]
 	if !ok {
 		return nil
 	}
@@ -93,7 +98,7 @@ func (d *daemon) sourceChanged(policy string) {
 		return // everything is looked at when the journal has been read
 	}
 	d.offerDueOf(policy, rotation.TriggerFile)
-	if len(d.parts[policy].watcher.Snapshot().Problems) > 0 {
+	if p, ok := d.inForce().parts[policy]; ok && len(p.watcher.Snapshot().Problems) > 0 {
 		// What is wrong now may be the middle of a replacement; if it lasts, it is said.
 		time.AfterFunc(rotation.SettleTime, func() { d.offerDueOf(policy, rotation.TriggerFile) })
 	}
@@ -101,13 +106,17 @@ func (d *daemon) sourceChanged(policy string) {
 
 // recordChanged sets the alarm of an assignment of ours.
 func (d *daemon) recordChanged(id rotation.ID, r rotation.Record) {
-	if d.parts[id.Policy] != nil {
+	if d.inForce().parts[id.Policy] != nil {
 		d.alarm.Set(id.Policy+"/"+id.Certificate, r.WakeAt)
 	}
 }
 
 // wake is the alarm of an assignment.
 func (d *daemon) wake(key string) {
+	if policy, ok := strings.CutPrefix(key, holdAlarm); ok {
+		d.lookAtAll(policy)
+		return
+	}
 	policy, certificate, _ := strings.Cut(key, "/")
 	id := rotation.ID{Policy: policy, Certificate: certificate}
 	if a := d.assembly(policy); a != nil {
@@ -136,7 +145,7 @@ func (d *daemon) triggered(t bus.Trigger) {
 	var left atomic.Int64
 	left.Store(int64(len(ids)))
 	for _, id := range ids {
-		d.enqueue(id, rotation.TriggerNATS, wish{t.Force, t.Confirm, t.At}, func() {
+		d.enqueue(id, rotation.TriggerNATS, wish{force: t.Force, confirm: t.Confirm, asked: t.At, by: string(actorNATS), reason: t.Reason}, func() {
 			if left.Add(-1) == 0 {
 				t.Done()
 			}
@@ -146,7 +155,7 @@ func (d *daemon) triggered(t bus.Trigger) {
 
 // meant lists the assignments that a trigger means, and whether any policy hears it.
 func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, matched bool) {
-	for _, p := range d.set.Policies {
+	for _, p := range d.inForce().set.Policies {
 		if t.Policy != p.Name && !slices.Contains(p.When.Subjects, t.Subject) {
 			continue
 		}

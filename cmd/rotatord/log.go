@@ -16,8 +16,8 @@ import (
 )
 
 // newLogger makes the logger: coloured text on a terminal, JSON otherwise. Flags win
-// over the configuration.
-func newLogger(w io.Writer, g *globals, c policy.Log) (*slog.Logger, error) {
+// over the configuration. The level can be changed while it is in use.
+func newLogger(w io.Writer, g *globals, c policy.Log) (*slog.Logger, *slog.LevelVar, error) {
 	level, format := c.Level, c.Format
 	if g.logLevel != "" {
 		level = g.logLevel
@@ -25,18 +25,18 @@ func newLogger(w io.Writer, g *globals, c policy.Log) (*slog.Logger, error) {
 	if g.logFormat != "" {
 		format = g.logFormat
 	}
-	var l slog.Level
+	var l slog.LevelVar
 	if !slices.Contains(policy.LogLevels, level) || l.UnmarshalText([]byte(level)) != nil {
-		return nil, usageError{fmt.Errorf("log level %q is not one of %s", level, strings.Join(policy.LogLevels, ", "))}
+		return nil, nil, usageError{fmt.Errorf("log level %q is not one of %s", level, strings.Join(policy.LogLevels, ", "))}
 	}
 	if !slices.Contains(policy.LogFormats, format) {
-		return nil, usageError{fmt.Errorf("log format %q is not one of %s", format, strings.Join(policy.LogFormats, ", "))}
+		return nil, nil, usageError{fmt.Errorf("log format %q is not one of %s", format, strings.Join(policy.LogFormats, ", "))}
 	}
 	terminal := isTerminal(w)
 	if format == "json" || format == "auto" && !terminal {
-		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: l})), nil
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: &l})), &l, nil
 	}
-	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: l, TimeFormat: time.TimeOnly, NoColor: !terminal || os.Getenv("NO_COLOR") != ""})), nil
+	return slog.New(tint.NewTextHandler(w, &tint.Options{Level: &l, TimeFormat: time.TimeOnly, NoColor: !terminal || os.Getenv("NO_COLOR") != ""})), &l, nil
 }
 
 func isTerminal(w io.Writer) bool {

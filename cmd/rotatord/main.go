@@ -28,6 +28,7 @@ var version = ""
 const (
 	exitOK        = 0
 	exitFailed    = 1
+	exitChanges   = 2  // a plan has changes
 	exitUsage     = 64 // EX_USAGE
 	exitBadConfig = 78 // EX_CONFIG: systemd must not restart on it
 )
@@ -49,7 +50,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	fmt.Fprintln(stderr, "rotatord: "+err.Error())
+	if err != errPlanChanges { //nolint:errorlint // it is never wrapped
+		fmt.Fprintln(stderr, "rotatord: "+err.Error())
+	}
 	return exitCode(err)
 }
 
@@ -81,6 +84,9 @@ type usageError struct{ error }
 func exitCode(err error) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		return exitUsage
+	}
+	if errors.Is(err, errPlanChanges) {
+		return exitChanges
 	}
 	if _, ok := errors.AsType[policy.Problems](err); ok {
 		return exitBadConfig
@@ -116,7 +122,19 @@ func newRoot() *cobra.Command {
 	flags.StringVar(&g.config, "config", envOr("ROTATORD_CONFIG", "/etc/rotatord/rotatord.yaml"), "configuration file")
 	flags.StringVar(&g.logLevel, "log.level", os.Getenv("ROTATORD_LOG_LEVEL"), "debug, info, warn or error (default from the configuration)")
 	flags.StringVar(&g.logFormat, "log.format", os.Getenv("ROTATORD_LOG_FORMAT"), "auto, text or json (default from the configuration)")
-	root.AddCommand(newRunCommand(g), newDemoCommand(g), newCheckCommand(g), newInspectCommand(), newSimulateCommand(g), newSchemaCommand(), newVersionCommand())
+	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon:"}, &cobra.Group{ID: "ask", Title: "Ask and tell the running daemon:"}, &cobra.Group{ID: "files", Title: "Files:"})
+	for group, commands := range map[string][]*cobra.Command{
+		"daemon": {newRunCommand(g), newDemoCommand(g), newSimulateCommand(g)},
+		"ask": {newStatusCommand(g), newPlanCommand(g), newExplainCommand(g), newRotateCommand(g), newPauseCommand(g), newResumeCommand(g),
+			newHistoryCommand(g), newReloadCommand(g)},
+		"files": {newCheckCommand(g), newInspectCommand(), newSchemaCommand()},
+		"":      {newVersionCommand()},
+	} {
+		for _, c := range commands {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
 	return root
 }
 

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,9 +24,19 @@ type records struct {
 	changed func(rotation.ID, rotation.Record)
 	failed  func()
 
+	// holdChanged is called with every policy that is held or released, by the same goroutine.
+	holdChanged func(policy string)
+
 	mu      sync.RWMutex
 	journal *journal.Journal
 	byID    map[rotation.ID]mirrored
+	holds   map[string]mirroredHold
+}
+
+// mirroredHold is the journal's word about a policy: held, or, with a nil hold, not any more.
+type mirroredHold struct {
+	hold     *rotation.Hold
+	revision journal.Revision
 }
 
 // mirrored is a record with its revision: a watch may lag behind our own writes.
@@ -35,7 +46,7 @@ type mirrored struct {
 }
 
 func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *records {
-	return &records{changed: changed, failed: failed, byID: map[rotation.ID]mirrored{}}
+	return &records{changed: changed, failed: failed, holdChanged: func(string) {}, byID: map[rotation.ID]mirrored{}, holds: map[string]mirroredHold{}}
 }
 
 func key(id rotation.ID) string { return bus.Token(id.Policy) + "." + bus.Token(id.Certificate) }
@@ -47,6 +58,7 @@ func (r *records) attach(j *journal.Journal) {
 	defer r.mu.Unlock()
 	r.journal = j
 	clear(r.byID)
+	clear(r.holds)
 }
 
 var errNoJournal = errors.New("the journal is not open yet")
@@ -104,7 +116,11 @@ func (r *records) watch(ctx context.Context, caughtUp func()) error {
 	if err != nil {
 		return err
 	}
-	return j.Watch(ctx, func(_ string, e journal.Entry) {
+	return j.Watch(ctx, func(key string, e journal.Entry) {
+		if policy, ok := strings.CutPrefix(key, holdKeys); ok {
+			r.absorbHold(policy, e)
+			return
+		}
 		if e.Policy == "" {
 			return // removed, or not readable at all
 		}
@@ -130,6 +146,70 @@ func (r *records) put(id rotation.ID, m mirrored) {
 	if m.revision >= r.byID[id].revision {
 		r.byID[id] = m
 	}
+}
+
+// holdKeys begin the keys of what is known of policies; no record's key does.
+const holdKeys = "=hold."
+
+// hold is the policy's; nil where nobody holds it.
+func (r *records) hold(policy string) *rotation.Hold {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.holds[policy].hold
+}
+
+// setHold writes a hold, nil for its end. Whoever wrote last is right.
+func (r *records) setHold(ctx context.Context, policy string, hold *rotation.Hold) error {
+	j, err := r.open()
+	if err != nil {
+		return err
+	}
+	body, err := json.Marshal(heldRecord{hold})
+	if err != nil {
+		return fmt.Errorf("encode hold: %w", err)
+	}
+	for {
+		entry, err := j.Load(ctx, holdKeys+policy)
+		if err != nil {
+			return err
+		}
+		revision, err := j.Save(ctx, holdKeys+policy, policy, "", body, entry.Revision)
+		switch {
+		case errors.Is(err, journal.ErrConflict):
+			continue
+		case err != nil:
+			r.failed()
+			return err
+		}
+		r.putHold(policy, mirroredHold{hold, revision})
+		return nil
+	}
+}
+
+// heldRecord is a hold as it is kept: its end is kept too, so that no watch misses it.
+type heldRecord struct {
+	Hold *rotation.Hold `json:"hold"`
+}
+
+func (r *records) absorbHold(policy string, e journal.Entry) {
+	var held heldRecord
+	if e.Record != nil && json.Unmarshal(e.Record, &held) != nil {
+		return
+	}
+	if r.putHold(policy, mirroredHold{held.Hold, e.Revision}) {
+		r.holdChanged(policy)
+	}
+}
+
+// putHold mirrors a hold, unless a newer one is known.
+func (r *records) putHold(policy string, m mirroredHold) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if m.revision < r.holds[policy].revision {
+		return false
+	}
+	r.holds[policy] = m
+	return true
 }
 
 // get returns the mirrored record; the zero Record where there is none.

@@ -35,7 +35,7 @@ func (d *daemon) ready() []admin.Component {
 		components[2].Reason = "the journal has not been read yet"
 	}
 	var scanning []string
-	for name, p := range d.parts {
+	for name, p := range d.inForce().parts {
 		if p.watcher != nil && !p.watcher.Snapshot().Ready {
 			scanning = append(scanning, name)
 		}
@@ -57,8 +57,9 @@ func reasonOf(err error) string {
 func (d *daemon) look() metrics.Look {
 	l := metrics.Look{NATSConnected: d.bus.Connected()}
 	now := time.Now()
-	for _, p := range d.set.Policies {
-		part := d.parts[p.Name]
+	inForce := d.inForce()
+	for _, p := range inForce.set.Policies {
+		part := inForce.parts[p.Name]
 		source := metrics.Source{Kind: p.Source.Kind(), Policy: p.Name, Certificates: len(part.source.names())}
 		if part.watcher != nil {
 			source.Snapshot = part.watcher.Snapshot()

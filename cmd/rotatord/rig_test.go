@@ -129,6 +129,7 @@ func (r *rig) start() *daemon {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	d.configFile = filepath.Join(r.dir, "rotatord.yaml")
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- d.Run(ctx) }()

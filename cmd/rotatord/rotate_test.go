@@ -273,7 +273,7 @@ func TestTwoDaemonsOnOneStateDirectory(t *testing.T) {
 	r.policy("shop", host, "")
 	r.issue("shop", host)
 	d := r.start()
-	_, err := newDaemon(d.set, r.log.logger())
+	_, err := newDaemon(d.inForce().set, r.log.logger())
 	if err == nil || !strings.Contains(err.Error(), "is in use by another rotatord") {
 		t.Errorf("second daemon: %v", err)
 	}

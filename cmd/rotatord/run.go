@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"os"
+	"os/signal"
+	"sync"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -25,7 +28,7 @@ func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) error {
 	if err != nil {
 		return err
 	}
-	log, err := newLogger(cmd.ErrOrStderr(), g, set.Config.Log)
+	log, level, err := newLogger(cmd.ErrOrStderr(), g, set.Config.Log)
 	if err != nil {
 		return err
 	}
@@ -33,5 +36,35 @@ func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) error {
 	if err != nil {
 		return err
 	}
+	if d.configFile, err = configuredFile(g.config); err != nil {
+		return err
+	}
+	if g.logLevel == "" {
+		d.logLevel = level
+	}
+	stop := onHangup(func() { d.reload(ctx, "SIGHUP") })
+	defer stop()
 	return d.Run(ctx)
+}
+
+// onHangup calls f at each SIGHUP, one call at a time, until stop.
+func onHangup(f func()) (stop func()) {
+	signals, done := make(chan os.Signal, 1), make(chan struct{})
+	signal.Notify(signals, syscall.SIGHUP)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case <-signals:
+				f()
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(done)
+		wg.Wait()
+	}
 }

@@ -83,7 +83,7 @@ type simulated struct {
 }
 
 func simulate(ctx context.Context, cmd *cobra.Command, g *globals, f *simulateFlags) error {
-	log, err := newLogger(cmd.ErrOrStderr(), g, policy.Log{Level: "info", Format: "auto"})
+	log, _, err := newLogger(cmd.ErrOrStderr(), g, policy.Log{Level: "info", Format: "auto"})
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -12,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/bus"
@@ -38,24 +38,31 @@ type wiring struct {
 	set   *policy.Set
 	meter *metrics.Metrics
 	log   *slog.Logger
-	// skew hears how far this host's clock is ahead of a cloud's; nil: nobody does.
-	skew func(time.Duration)
+	// skew hears how far this host's clock is ahead of a cloud's, quota what an account holds.
+	skew  func(time.Duration)
+	quota func(account, quota)
 	// transport replaces the network of the clouds in tests; nil otherwise.
 	transport http.RoundTripper
 	clients   map[string]*huaweicloud.Client
-	wafs      map[string]*waf.Target
+	// roots are the contents of the clouds' ca_file that the clients were built with.
+	roots map[string][]byte
+	wafs  map[sharedWAF]*waf.Target
 	// listings by target: adapters are pointers, so they can be keys.
 	listings     map[providers.Target]*rotation.Listing
 	applications map[*policy.IdentityCenter]*identitycenter.Application
 	// authorities are what issuers read of their CAs, shared.
-	authorities privateca.Authorities
+	authorities *privateca.Authorities
 	// gateways make targets of one API gateway take turns.
-	gateways apig.Locks
+	gateways *apig.Locks
 }
+
+// sharedWAF is what targets of the firewall have in common that share an adapter.
+type sharedWAF struct{ cloud, mode, enterpriseProject string }
 
 func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wiring {
 	return &wiring{
-		set: set, meter: meter, log: log, clients: map[string]*huaweicloud.Client{}, wafs: map[string]*waf.Target{},
+		set: set, meter: meter, log: log, skew: func(time.Duration) {}, quota: func(account, quota) {}, clients: map[string]*huaweicloud.Client{}, roots: map[string][]byte{}, wafs: map[sharedWAF]*waf.Target{},
+		authorities: &privateca.Authorities{}, gateways: &apig.Locks{},
 		listings: map[providers.Target]*rotation.Listing{}, applications: map[*policy.IdentityCenter]*identitycenter.Application{},
 	}
 }
@@ -64,8 +71,11 @@ func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wirin
 type part struct {
 	assembly *rotation.Assembly
 	source   source
-	// watcher of a source that is a directory; nil for others.
-	watcher *watcher.Watcher
+	// watcher of a source that is a directory, with the password that it opens keys with and
+	// what ends it; nil for others.
+	watcher     *watcher.Watcher
+	keyPassword []byte
+	stop        context.CancelFunc
 	// place is where the policy's work can be done: this node, or any.
 	place string
 }
@@ -105,7 +115,7 @@ func (w *wiring) place(p *policy.Policy) string {
 func (w *wiring) source(made *part, p *policy.Policy, onChange func(watcher.Change)) (err error) {
 	switch {
 	case p.Source.Directory != nil:
-		if made.watcher, err = w.watcher(p, onChange); err != nil {
+		if err = w.watch(made, p, onChange); err != nil {
 			return err
 		}
 		made.source = newDirectorySource(p, made.watcher)
@@ -124,16 +134,16 @@ func (w *wiring) source(made *part, p *policy.Policy, onChange func(watcher.Chan
 	return err
 }
 
-func (w *wiring) watcher(p *policy.Policy, onChange func(watcher.Change)) (*watcher.Watcher, error) {
+func (w *wiring) watch(made *part, p *policy.Policy, onChange func(watcher.Change)) (err error) {
 	dir := p.Source.Directory
-	password, err := secretBytes(dir.KeyPasswordFile)
-	if err != nil {
-		return nil, err
+	if made.keyPassword, err = secretBytes(dir.KeyPasswordFile); err != nil {
+		return err
 	}
-	return watcher.New(watcher.Config{
+	made.watcher, err = watcher.New(watcher.Config{
 		Name: p.Name, Root: dir.Path, Recursive: dir.Recursive, Interval: dir.Rescan.Std(),
-		KeyPassword: password, Logger: w.log.With("policy", p.Name), OnChange: onChange,
+		KeyPassword: made.keyPassword, Logger: w.log.With("policy", p.Name), OnChange: onChange,
 	})
+	return err
 }
 
 func (w *wiring) privateCA(spec *policy.PrivateCA) (*privateca.Issuer, error) {
@@ -155,7 +165,7 @@ func (w *wiring) privateCA(spec *policy.PrivateCA) (*privateca.Issuer, error) {
 		asked.Extension = &privateca.Extension{OID: x.OID, Value: x.Value}
 	}
 	return privateca.New(privateca.Config{
-		Client: client, Spec: asked, Keys: filepath.Join(w.set.Config.State, "keys"), Authorities: &w.authorities,
+		Client: client, Spec: asked, Keys: filepath.Join(w.set.Config.State, "keys"), Authorities: w.authorities,
 		Logger: w.log.With("cloud", spec.Cloud, "service", "ccm"),
 	})
 }
@@ -206,7 +216,7 @@ func (w *wiring) apig(spec *policy.APIG) (*apig.Target, error) {
 		return nil, err
 	}
 	c := apig.Config{
-		Client: client, Scope: spec.Scope, InstanceID: spec.InstanceID, Replace: spec.Replace, Locks: &w.gateways,
+		Client: client, Scope: spec.Scope, InstanceID: spec.InstanceID, Replace: spec.Replace, Locks: w.gateways,
 		Logger: w.log.With("cloud", spec.Cloud, "service", "apig"),
 	}
 	if spec.TrustedRootCAFile != "" {
@@ -245,7 +255,7 @@ func (w *wiring) listing(t providers.Target) (*rotation.Listing, error) {
 }
 
 func (w *wiring) waf(spec *policy.WAF) (*waf.Target, error) {
-	shared := strings.Join([]string{spec.Cloud, spec.Mode, spec.EnterpriseProject}, "/")
+	shared := sharedWAF{spec.Cloud, spec.Mode, spec.EnterpriseProject}
 	if t, ok := w.wafs[shared]; ok {
 		return t, nil
 	}
@@ -269,11 +279,9 @@ func busConfig(set *policy.Set, meter bus.Meter, log *slog.Logger) (bus.Config, 
 	c := bus.Config{
 		Prefix: n.Prefix, Node: set.Config.Node, URL: n.URL, Replicas: n.Replicas,
 		CredentialsFile: string(n.CredentialsFile), NKeySeedFile: string(n.NKeySeedFile), User: n.User, Password: n.PasswordFile.Read,
-		StoreDir: filepath.Join(set.Config.State, "nats"), Meter: meter, Logger: log.With("component", "bus"),
+		EventAge: set.Config.Audit.Retain.Std(), StoreDir: filepath.Join(set.Config.State, "nats"), Meter: meter, Logger: log.With("component", "bus"),
 	}
-	for _, p := range set.Policies {
-		c.Subjects = append(c.Subjects, p.When.Subjects...)
-	}
+	c.Subjects = (&generation{set: set}).subjects()
 	var err error
 	if c.TLS, err = natsTLS(n.TLS); err != nil {
 		return bus.Config{}, err

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
@@ -23,10 +24,7 @@ func (w *wiring) client(name string) (*huaweicloud.Client, error) {
 	for service, l := range spec.Limits {
 		limits[service] = huaweicloud.Limit{Rate: l.Rate, Burst: l.Burst, Concurrency: l.Concurrency}
 	}
-	var meter huaweicloud.Meter = w.meter.Cloud(name)
-	if w.skew != nil {
-		meter = skewMeter{meter, w.skew}
-	}
+	meter := cloudMeter{Meter: w.meter.Cloud(name), cloud: name, skew: w.skew, quota: w.quota}
 	c, err := huaweicloud.New(huaweicloud.Config{
 		Name: name, Region: spec.Region, ProjectID: spec.ProjectID, DomainID: spec.DomainID,
 		Auth: cloudAuth(spec.Auth), Endpoints: spec.Endpoints, RootCAs: roots,
@@ -38,7 +36,7 @@ func (w *wiring) client(name string) (*huaweicloud.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.clients[name] = c
+	w.clients[name], w.roots[name] = c, fileContents(spec.CAFile)
 	return c, nil
 }
 
@@ -85,4 +83,25 @@ func clientCertificate(spec policy.Cloud) func() (*tls.Certificate, error) {
 		}
 		return &pair, nil
 	}
+}
+
+// cloudMeter hears, besides the metrics, by how much a cloud's clock differs from ours, and
+// what an account holds.
+type cloudMeter struct {
+	huaweicloud.Meter
+	cloud string
+	skew  func(time.Duration)
+	quota func(account, quota)
+}
+
+// ClockSkew implements huaweicloud.Meter.
+func (m cloudMeter) ClockSkew(d time.Duration) {
+	m.skew(d)
+	m.Meter.ClockSkew(d)
+}
+
+// Quota implements huaweicloud.Meter.
+func (m cloudMeter) Quota(service string, used, limit int) {
+	m.quota(account{m.cloud, service}, quota{used, limit})
+	m.Meter.Quota(service, used, limit)
 }

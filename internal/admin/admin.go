@@ -1,10 +1,11 @@
-// Package admin is the listener that people and monitoring look at: metrics and health.
-// It is read-only.
+// Package admin is how people and monitoring look at the daemon, and tell it what to do: the
+// HTTP listener with metrics and health, which is read-only, and the control socket.
 //
-// It may import the Prometheus client's handler and the standard library; what is true
-// it is told by functions.
+// It may import the Prometheus client's handler, golang.org/x/sys and the standard library;
+// what is true it is told by functions, and what is asked of it, it hands on to functions.
 //
-// Invariants: nothing can be changed over this listener; a slow or hostile client holds
+// Invariants: nothing can be changed over the HTTP listener; who may write to the socket may
+// do everything that its verbs do, and who that is, the kernel says; a slow or hostile client holds
 // up nobody else; what is served holds no key and no secret, because none is ever
 // handed to it.
 package admin
@@ -85,18 +86,21 @@ func (s *Server) Close() error { return s.listener.Close() }
 
 // Serve answers until ctx ends, and then a little longer those who asked already.
 func (s *Server) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() {
-		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
-		defer cancel()
-		if s.http.Shutdown(wait) != nil {
-			_ = s.http.Close()
-		}
-	})
+	stop := context.AfterFunc(ctx, func() { shutdown(ctx, s.http) })
 	defer stop()
 	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve HTTP: %w", err)
 	}
 	return nil
+}
+
+// shutdown ends a server: those who asked already are answered, if it does not take long.
+func shutdown(ctx context.Context, s *http.Server) {
+	wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+	defer cancel()
+	if s.Shutdown(wait) != nil {
+		_ = s.Close()
+	}
 }
 
 // Handler is the listener's content.

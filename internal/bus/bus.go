@@ -39,6 +39,9 @@ type Config struct {
 	// Replicas of what is created on an external server.
 	Replicas int
 
+	// EventAge is how long events are kept; zero for ever.
+	EventAge time.Duration
+
 	// StoreDir is the embedded server's directory.
 	StoreDir string
 	// Listener of the embedded server for local publishers; nil for none.
@@ -221,6 +224,17 @@ func (b *Bus) unreachable(err error) {
 // Connected reports whether the server answers now.
 func (b *Bus) Connected() bool { return b.conn.IsConnected() }
 
+// AwaitConnection returns when the server answers, or with the reason why it did not before
+// ctx ended.
+func (b *Bus) AwaitConnection(ctx context.Context) error {
+	for !b.Connected() {
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return b.notConnected()
+		}
+	}
+	return nil
+}
+
 // Ready says nil when the bus works, and otherwise why not.
 func (b *Bus) Ready() error {
 	if !b.Connected() {
@@ -231,6 +245,9 @@ func (b *Bus) Ready() error {
 	}
 	return nil
 }
+
+// Prepared reports whether the streams are as they should be.
+func (b *Bus) Prepared() bool { return b.prepared.Load() }
 
 func (b *Bus) notConnected() error {
 	err := b.conn.LastError()

@@ -41,6 +41,9 @@ func (p *pendingWork) merge(later *pendingWork) {
 		p.work.Force, p.work.Asked = true, later.work.Asked
 	}
 	p.work.Confirm = p.work.Confirm || later.work.Confirm
+	if later.work.By != "" {
+		p.work.By, p.work.Reason = later.work.By, later.work.Reason
+	}
 	p.accepted = append(p.accepted, later.accepted...)
 }
 

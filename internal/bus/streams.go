@@ -16,8 +16,8 @@ const (
 	triggerAge = 7 * 24 * time.Hour
 	// triggerBytes bounds what somebody who may publish can make the server keep.
 	triggerBytes = 64 << 20
-	eventAge     = 30 * 24 * time.Hour
-	eventBytes   = 256 << 20
+	// eventBytes bounds the history besides its age.
+	eventBytes = 1 << 30
 	// eventWindow is how long a repeated event id is recognised: longer than any
 	// restart takes.
 	eventWindow = time.Hour
@@ -148,7 +148,7 @@ func (b *Bus) eventConfig() jetstream.StreamConfig {
 		Description: "Events of rotatord, CloudEvents 1.0",
 		Subjects:    []string{b.names.events()},
 		Retention:   jetstream.LimitsPolicy,
-		MaxAge:      eventAge,
+		MaxAge:      b.cfg.EventAge,
 		MaxBytes:    eventBytes,
 		Duplicates:  eventWindow,
 		Replicas:    b.Replicas(),
@@ -171,13 +171,14 @@ func (b *Bus) prepareStream(ctx context.Context, want jetstream.StreamConfig) er
 	if problem := unusable(have, want); problem != "" {
 		return fmt.Errorf("is there already, and %s", problem)
 	}
-	if !missingSubjects(have.Subjects, want.Subjects) {
+	if !missingSubjects(have.Subjects, want.Subjects) && have.MaxAge == want.MaxAge {
 		return nil
 	}
+	have.MaxAge = want.MaxAge
 	// Daemons with other policies share the stream: their subjects stay.
 	have.Subjects = union(have.Subjects, want.Subjects)
 	if _, err := b.js.UpdateStream(ctx, have); err != nil {
-		return fmt.Errorf("add subjects: %w", err)
+		return fmt.Errorf("change subjects or age: %w", err)
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ func (n names) journalBucket() string { return n.prefix + "_journal" }
 func (n names) triggers() string                 { return n.prefix + ".trigger.*" }
 func (n names) acknowledgements() string         { return n.prefix + ".ack.*" }
 func (n names) events() string                   { return n.prefix + ".event.>" }
+func (n names) control(verb string) string       { return n.prefix + ".control." + verb }
 func (n names) work() string                     { return n.prefix + ".work.>" }
 func (n names) event(policy, kind string) string { return n.prefix + ".event." + policy + "." + kind }
 func (n names) workAt(place string) string       { return n.prefix + ".work." + Token(place) + ".>" }

@@ -23,6 +23,9 @@ type Work struct {
 	// Trigger is why: file, nats, deadline, drift, policy, manual or startup.
 	Trigger string `json:"trigger"`
 	Force   bool   `json:"force,omitempty"`
+	// By and Reason are who asks, and why, where somebody does.
+	By      string `json:"by,omitempty"`
+	Reason  string `json:"reason,omitempty"`
 	Confirm bool   `json:"confirm,omitempty"`
 	// Asked is when the first of the triggers came that this work answers, or the last one
 	// that forces: a worker tells by it whether it was done already.

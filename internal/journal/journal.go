@@ -77,6 +77,15 @@ func Open(ctx context.Context, js jetstream.JetStream, bucket string, replicas i
 	return &Journal{kv: kv}, nil
 }
 
+// Existing finds the bucket, and makes none.
+func Existing(ctx context.Context, js jetstream.JetStream, bucket string) (*Journal, error) {
+	kv, err := js.KeyValue(ctx, bucket)
+	if err != nil {
+		return nil, fmt.Errorf("find journal bucket %s: %w", bucket, err)
+	}
+	return &Journal{kv: kv}, nil
+}
+
 // Load reads the record under key; an Entry with a nil Record where there is none.
 func (j *Journal) Load(ctx context.Context, key string) (Entry, error) {
 	stored, err := j.kv.Get(ctx, key)

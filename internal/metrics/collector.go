@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -56,7 +57,7 @@ type Source struct {
 type collector struct {
 	look func() Look
 	// policies with the kinds of their targets.
-	policies map[string][]string
+	policies atomic.Pointer[map[string][]string]
 	// consumers of NATS by name.
 	consumers []string
 	desc      descriptions
@@ -72,14 +73,14 @@ type descriptions struct {
 	consumerPending, consumerAckPending                                             *prometheus.Desc
 }
 
-func newCollector(look func() Look, policies map[string][]string, consumers []string) prometheus.Collector {
+func newCollector(look func() Look, policies map[string][]string, consumers []string) *collector {
 	d := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("rotatord_"+name, help, labels, nil)
 	}
 	certificate := []string{"policy", "certificate", "role", "target"}
 	source := []string{"kind", "source"}
 	target := []string{"policy", "certificate", "target"}
-	return &collector{look, policies, consumers, descriptions{
+	c := &collector{look: look, consumers: consumers, desc: descriptions{
 		notBefore: d("certificate_not_before_timestamp_seconds", "Beginning of a certificate's validity, as the source has it, as recorded, as served.", certificate...),
 		notAfter:  d("certificate_not_after_timestamp_seconds", "End of a certificate's validity, as the source has it, as recorded, as served.", certificate...),
 		info: d("certificate_info", "A live bundle; always 1.", append(certificate,
@@ -115,6 +116,8 @@ func newCollector(look func() Look, policies map[string][]string, consumers []st
 		queueDepth:         d("work_queue_depth", "Assignments that are queued or being worked on."),
 		queueOldest:        d("work_queue_oldest_timestamp_seconds", "Since when the oldest of them; 0 for none."),
 	}}
+	c.policies.Store(&policies)
+	return c
 }
 
 // Describe implements prometheus.Collector.
@@ -319,7 +322,7 @@ func (c *collector) supersededBy(o out, assignments []Assignment) {
 			count[key{kind, state}] += 0
 		}
 	}
-	for _, kinds := range c.policies {
+	for _, kinds := range *c.policies.Load() {
 		for _, kind := range kinds {
 			none(kind)
 		}

@@ -42,7 +42,9 @@ type Config struct {
 
 // Metrics is what the daemon counts. Its methods may be called by any goroutine.
 type Metrics struct {
-	registry *prometheus.Registry
+	registry  *prometheus.Registry
+	cfg       Config
+	collector *collector
 
 	triggers       *prometheus.CounterVec
 	rotations      *prometheus.CounterVec
@@ -72,7 +74,7 @@ type Metrics struct {
 
 // New registers everything and makes the series of the configured objects.
 func New(cfg Config) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry()}
+	m := &Metrics{registry: prometheus.NewRegistry(), cfg: cfg, collector: newCollector(cfg.Look, cfg.Policies, cfg.Consumers)}
 	m.makeWork()
 	m.makeCloud()
 	m.makeProcess()
@@ -81,11 +83,47 @@ func New(cfg Config) *Metrics {
 		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.clockSkew,
 		m.apiCircuit, m.apiQuotaUsed, m.apiQuotaLimit,
 		m.natsReconnects, m.natsMessages, m.journalErrors, m.reloadOK, m.reloadAt, m.heartbeat,
-		newBuildInfo(cfg.Version), newCollector(cfg.Look, cfg.Policies, cfg.Consumers),
+		newBuildInfo(cfg.Version), m.collector,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	m.precreate(cfg)
 	return m
+}
+
+// Configure follows a reload: the series of new policies and clouds come, those of policies
+// and clouds that are gone go. It is called by one goroutine at a time.
+func (m *Metrics) Configure(policies map[string][]string, clouds []string) {
+	before := m.cfg
+	m.cfg.Policies, m.cfg.Clouds = policies, clouds
+	m.collector.policies.Store(&policies)
+	for policy, kinds := range before.Policies {
+		now, stays := policies[policy]
+		if !stays {
+			m.forget(prometheus.Labels{"policy": policy})
+		}
+		for _, kind := range kinds {
+			if !slices.Contains(now, kind) {
+				m.forget(prometheus.Labels{"policy": policy, "target_kind": kind})
+			}
+		}
+	}
+	for _, cloud := range before.Clouds {
+		if !slices.Contains(clouds, cloud) {
+			m.forget(prometheus.Labels{"cloud": cloud})
+			m.clockSkew.DeleteLabelValues(cloud)
+		}
+	}
+	m.precreate(m.cfg)
+}
+
+// forget drops all series with these labels.
+func (m *Metrics) forget(labels prometheus.Labels) {
+	for _, vec := range []interface{ DeletePartialMatch(prometheus.Labels) int }{
+		m.rotations, m.stepFailures, m.rollBacks, m.deferred, m.overridden,
+		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.apiCircuit, m.apiQuotaUsed, m.apiQuotaLimit,
+	} {
+		vec.DeletePartialMatch(labels)
+	}
 }
 
 // Registry is for the /metrics handler.

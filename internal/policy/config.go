@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"fmt"
 	"net"
 	"net/url"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Config is the daemon's configuration, rotatord.yaml.
@@ -24,12 +26,23 @@ type Config struct {
 	// Node is this daemon's name among several on one NATS: the owner of its local
 	// directories. Default: the host name.
 	Node string `yaml:"node"`
-	HTTP HTTP   `yaml:"http"`
-	NATS NATS   `yaml:"nats"`
+	// Socket is the unix socket over which the running daemon is asked and told; whoever may
+	// write to it may rotate. Mode 0660. If it is not given: /run/rotatord/rotatord.sock, or
+	// below $RUNTIME_DIRECTORY; with a state directory of its own, rotatord.sock in that.
+	Socket string `yaml:"socket"`
+	HTTP   HTTP   `yaml:"http"`
+	NATS   NATS   `yaml:"nats"`
 	// Clouds are the accounts that policies may name.
 	Clouds map[string]Cloud `yaml:"clouds"`
 	Brake  Brake            `yaml:"brake"`
+	Audit  Audit            `yaml:"audit"`
 	Log    Log              `yaml:"log"`
+}
+
+// Audit is the history of what was decided and done.
+type Audit struct {
+	// Retain is how long it is kept. Default 400d.
+	Retain Duration `yaml:"retain"`
 }
 
 // Brake stops changes that are too many at once, and asks. What replaces nothing that is
@@ -108,13 +121,11 @@ func (c *Config) complete(d *document, r resolver, getenv func(string) string) {
 	if c.Policies == "" {
 		c.Policies = filepath.Join(r.base, "policies")
 	}
-	if c.State == "" {
-		c.State = getenv("STATE_DIRECTORY")
+	c.completeState(r, getenv)
+	c.completeSocket(d, r, getenv)
+	if c.Audit.Retain == 0 {
+		c.Audit.Retain = defaultAudit
 	}
-	if c.State == "" {
-		c.State = "/var/lib/rotatord"
-	}
-	c.State = r.path(c.State)
 	c.completeNode(d)
 	c.HTTP.complete(d)
 	c.NATS.complete(d, r)
@@ -128,6 +139,38 @@ func (c *Config) complete(d *document, r resolver, getenv func(string) string) {
 	}
 	c.Brake.complete(d)
 	c.Log.complete(d)
+}
+
+const (
+	defaultState  = "/var/lib/rotatord"
+	defaultSocket = "/run/rotatord/rotatord.sock"
+	socketName    = "rotatord.sock"
+	defaultAudit  = Duration(400 * 24 * time.Hour)
+	// maxSocket is what fits into a sockaddr_un besides its ending (unix(7)).
+	maxSocket = 107
+)
+
+func (c *Config) completeState(r resolver, getenv func(string) string) {
+	c.State = r.path(cmp.Or(c.State, getenv("STATE_DIRECTORY"), defaultState))
+}
+
+// completeSocket finds the socket, the same for the daemon and for whoever asks it. Only the
+// daemon has $RUNTIME_DIRECTORY, and a unit that sets it otherwise says so in the
+// configuration too.
+func (c *Config) completeSocket(d *document, r resolver, getenv func(string) string) {
+	switch {
+	case c.Socket != "":
+		c.Socket = r.path(c.Socket)
+	case getenv("RUNTIME_DIRECTORY") != "":
+		c.Socket = filepath.Join(getenv("RUNTIME_DIRECTORY"), socketName)
+	case c.State == defaultState:
+		c.Socket = defaultSocket
+	default:
+		c.Socket = filepath.Join(c.State, socketName)
+	}
+	if len(c.Socket) > maxSocket {
+		d.addAt("$.socket", "the socket's path %s has %d bytes, and the system takes %d; set a shorter one", c.Socket, len(c.Socket), maxSocket)
+	}
 }
 
 // The brake's defaults: what an operator changes on purpose is mostly less, and what a

@@ -42,6 +42,20 @@ func Load(configFile string, getenv func(string) string) (*Set, error) {
 	return &Set{Config: config, Policies: policies}, nil
 }
 
+// Socket is where the daemon with this configuration is asked. It fails only if the file
+// cannot be read as YAML with these fields: whoever asks need not be able to use the rest.
+func Socket(configFile string, getenv func(string) string) (string, error) {
+	var config Config
+	d := readDocument(configFile, &config)
+	if len(d.problems) > 0 {
+		return "", d.problems.orNil()
+	}
+	r := newResolver(configFile, getenv)
+	config.completeState(r, getenv)
+	config.completeSocket(d, r, getenv)
+	return config.Socket, d.problems.orNil()
+}
+
 // CheckFiles checks policy files by themselves, against the configuration.
 func CheckFiles(configFile string, files []string, getenv func(string) string) error {
 	config, problems := loadConfig(configFile, getenv)

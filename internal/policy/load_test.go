@@ -71,7 +71,7 @@ func TestLoadEverything(t *testing.T) {
 				Metadata: &Metadata{Endpoint: "http://[fe80::1]"},
 			}}},
 		},
-		Log: Log{Level: "debug", Format: "json"},
+		Log: Log{Level: "debug", Format: "json"}, Audit: Audit{Retain: defaultAudit}, Socket: filepath.Join(dir, "state", "rotatord.sock"),
 	}
 	same(t, set.Config, wantConfig)
 
@@ -175,6 +175,7 @@ func TestConfigDefaults(t *testing.T) {
 	same(t, set.Config, &Config{
 		Policies: filepath.Join(dir, "policies"), State: "/var/lib/rotatord", Node: host,
 		HTTP: HTTP{Listen: "127.0.0.1:9847"}, NATS: NATS{Prefix: "rotatord", Replicas: 1}, Brake: Brake{MaxShare: 20, MaxPerHour: new(200)}, Log: Log{Level: "info", Format: "auto"},
+		Audit: Audit{Retain: defaultAudit}, Socket: "/run/rotatord/rotatord.sock",
 	})
 }
 

@@ -20,6 +20,7 @@ import (
 const schemaCatches = `
 	config-agency-incomplete-login config-agency-no-domain config-agency-no-login config-agency-no-name
 	config-agency-null config-agency-two-domains config-agency-two-logins config-both-auths config-brake
+	config-audit-retain config-audit-unknown config-socket-number
 	config-brake-share config-client-cert-alone config-client-key-alone config-cloud-name config-embedded-port
 	config-endpoint config-endpoint-service config-environment-field config-http-listen config-key-not-text
 	config-limit config-limit-service config-log-format config-log-level config-login-of-embedded
@@ -53,6 +54,7 @@ var schemaCannot = map[string]string{
 	"no value comes out of a YAML parser": `
 		config-agency-of-agency config-limit-nan config-secret-empty-path policy-alias-of-itself policy-alias-unknown
 		policy-complex-key policy-duplicate-key policy-tab policy-tab-before policy-unclosed`,
+	"it counts no bytes": `config-socket-long`,
 	"it sees the first document, and keys as text": `
 		config-cloud-name-number policy-second-document policy-third-document`,
 	"it sees no other file": `

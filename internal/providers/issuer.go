@@ -73,6 +73,9 @@ type Issued struct {
 	// Owned says that rotatord made it for the Owner. Nothing else is ever revoked or
 	// deleted.
 	Owned bool
+	// Adopted says that Issue found it where an earlier try had left it: what is wrong with it
+	// need not be wrong with the next one.
+	Adopted bool
 	// Problem, if not empty, is why it cannot be put in force, in words for an operator:
 	// revoked, gone, not what was asked for, its key not here.
 	Problem string

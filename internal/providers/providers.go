@@ -69,6 +69,8 @@ type Endpoint struct {
 	// Problem, if not empty, is why the endpoint cannot take a certificate
 	// (for instance: it does not speak HTTPS), in words for an operator.
 	Problem string
+	// VerifiesClients says that clients are asked for certificates there.
+	VerifiesClients bool
 }
 
 // Remote is one certificate object that a target holds.

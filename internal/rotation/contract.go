@@ -85,6 +85,9 @@ type Assembly struct {
 	Listings map[string]*Listing
 }
 
+// WatchesOnly reports whether the policy has nothing to do and nothing to prove.
+func (a *Assembly) WatchesOnly() bool { return watchesOnly(a.Policy) }
+
 // Meter hears what the engine counts. Its methods are called by any goroutine.
 type Meter interface {
 	// StepFailed counts a failure of a step; reason is a providers.Kind's text.

@@ -69,6 +69,8 @@ type Request struct {
 	Confirm bool
 	// Asked is when the trigger came.
 	Asked time.Time
+	// By and Reason are who asked, and why, where somebody did.
+	By, Reason string
 }
 
 // Process looks at an assignment and does what is to be done now. An error means that
@@ -163,6 +165,8 @@ type run struct {
 	asked    time.Time
 	// answers says that somebody may be waiting for the end of this run.
 	answers bool
+	// by and why are whose wish this run answers.
+	by, why string
 	// made are the steps of this run.
 	made map[string]bool
 	// brakeAsked says that the brake was asked in this run.
@@ -196,7 +200,7 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		return nil, fmt.Errorf("begin with %s/%s: %w", id.Policy, id.Certificate, err)
 	}
 	r := &run{
-		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, answers: q.Trigger.impatient(), made: map[string]bool{},
+		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, answers: q.Trigger.impatient(), by: q.By, why: q.Reason, made: map[string]bool{},
 		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate),
 	}
 	r.o = observe(a, id, record, q, r.now())

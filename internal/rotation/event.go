@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
@@ -26,6 +27,8 @@ const (
 	EventDrifted     EventKind = "drifted"     // what is served changed without us
 	EventRepaired    EventKind = "repaired"    // and is as it should be again
 	EventQuarantined EventKind = "quarantined" // the source's files are broken
+	EventPaused      EventKind = "paused"      // somebody holds the policy
+	EventResumed     EventKind = "resumed"     // and no longer does
 )
 
 // Event is something that happened to an assignment.
@@ -48,16 +51,30 @@ type EventData struct {
 	Target    string            `json:"target,omitempty"`
 	Endpoints []string          `json:"endpoints,omitempty"`
 	Trigger   string            `json:"trigger,omitempty"`
+	// By is who asked for it, where somebody did.
+	By string `json:"by,omitempty"`
 	// CertificatePEM is the public certificate, where others have to be given it.
 	CertificatePEM string `json:"certificate_pem,omitempty"`
 	// Reason says why, in words.
 	Reason string `json:"reason,omitempty"`
 }
 
+// HoldEvent tells that a policy is held, or, with a nil hold, that it is not any more.
+func HoldEvent(policy, by string, hold *Hold, now time.Time) Event {
+	e := Event{ID: fmt.Sprintf("%s-hold-%d", policy, now.UnixNano()), Kind: EventResumed, Time: now.UTC(), Data: EventData{Policy: policy, By: by}}
+	if hold != nil {
+		e.Kind, e.Data.Reason = EventPaused, hold.Reason
+		if !hold.Until.IsZero() {
+			e.Data.Reason = strings.TrimPrefix(e.Data.Reason+"; until "+clock(hold.Until), "; ")
+		}
+	}
+	return e
+}
+
 // tell puts an event into the record's outbox. It leaves with the next write, and is
 // published after it: an event that was heard did happen.
 func (r *run) tell(kind EventKind, d EventData) {
-	d.Policy, d.Certificate = r.o.ID.Policy, r.o.ID.Certificate
+	d.Policy, d.Certificate, d.By = r.o.ID.Policy, r.o.ID.Certificate, r.by
 	if d.Fingerprint.IsZero() {
 		d.Fingerprint = r.o.wants()
 	}

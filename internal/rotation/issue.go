@@ -195,7 +195,9 @@ func (r *run) issue(ctx context.Context, reason string) error {
 	record.Issuing.Since, record.Issuing.Honoured = time.Time{}, record.Issuing.Forced
 	issue := issueOf(issued, r.o.Asks, now)
 	if issued.Problem != "" {
-		issue.Rejected, issue.Asks = true, record.Issuing.Asks
+		if issue.Rejected, issue.Asks = true, record.Issuing.Asks; issued.Adopted {
+			issue.Asks = "" // asking again does not lead to the same
+		}
 		r.log.Error("certificate is not what was asked for; it is not used", "handle", issued.Handle, "problem", issued.Problem)
 	} else if current := record.inForce(); current != nil {
 		current.SupersededAt = now

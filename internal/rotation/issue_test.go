@@ -66,7 +66,8 @@ func (i *issuer) Issue(_ context.Context, r providers.IssueRequest) (issued prov
 		}
 		for _, m := range i.made {
 			if !slices.Contains(r.Known, m.handle) && !m.at.Before(r.Since) {
-				issued = i.tell(m) // adopted
+				issued = i.tell(m)
+				issued.Adopted = true
 				return nil
 			}
 		}

@@ -88,7 +88,7 @@ func Triggers() []Trigger {
 // asksToLook reports whether somebody wants the targets to be looked at whatever the
 // record says.
 func (t Trigger) asksToLook() bool {
-	return t == TriggerNATS || t == TriggerManual || t == TriggerDrift || t == TriggerSchedule
+	return t == TriggerNATS || t == TriggerManual || t == TriggerDrift || t == TriggerSchedule || t == TriggerPolicy
 }
 
 // impatient reports whether somebody is waiting who should not sit out a retry delay.

@@ -75,6 +75,18 @@ const (
 	CauseBadEndpoint     Cause = "bad_endpoint"    // the endpoint cannot take a certificate
 )
 
+// Causes are all causes.
+func Causes() []Cause {
+	return []Cause{
+		CauseRetry, CausePropagation, CauseGrace, CauseInUse, CauseBlocked, CauseDrift,
+		CauseRenewal, CauseRejected, CauseHandover, CauseAcknowledgement, CauseReported, CauseNoSource,
+		CauseQuarantined, CauseExpired, CauseNotYetValid, CauseCA, CauseChain, CauseOlder,
+		CauseWeakKey, CauseRemaining, CauseLostNames, CauseIssuer, CauseCanary, CauseRolledBack,
+		CauseWindow, CauseFreeze, CauseSplay, CauseBraked, CausePaused, CauseUncovered,
+		CauseNoEndpoint, CauseBadEndpoint,
+	}
+}
+
 // Step is one thing that would be done now, or is not done and why.
 type Step struct {
 	Kind StepKind

@@ -54,7 +54,10 @@ func (p *Planner) Plan(ctx context.Context, id ID, q Request) (Outlook, error) {
 	}
 	for range maxRounds {
 		steps := Plan(r.o, r.now())
-		next := slices.IndexFunc(steps, Step.acts)
+		next := slices.IndexFunc(steps, func(s Step) bool { return s.Kind == StepLook }) // all of them first
+		if next < 0 {
+			next = slices.IndexFunc(steps, Step.acts)
+		}
 		switch {
 		case ctx.Err() != nil:
 			return Outlook{}, fmt.Errorf("plan %s/%s: %w", id.Policy, id.Certificate, ctx.Err())
@@ -62,6 +65,8 @@ func (p *Planner) Plan(ctx context.Context, id ID, q Request) (Outlook, error) {
 			if err := r.apply(ctx, steps[next]); err != nil {
 				return Outlook{}, err
 			}
+		case q.Trigger == TriggerDrift && r.o.Trigger == q.Trigger && r.o.Record.Verified == r.o.wants():
+			r.o.Trigger = TriggerDeadline // it was for the looks; what is proven need not be proven again
 		case next >= 0 && steps[next].Target != "" && r.brakes(r.view(steps[next].Target), steps[next]):
 		default:
 			return r.outlook(steps), nil

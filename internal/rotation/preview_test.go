@@ -51,6 +51,11 @@ func (w *world) foretell(e *Engine, q Request) (check func()) {
 			return
 		}
 		same := func(p, m Step) bool { return p.Kind == m.Kind && p.Target == m.Target }
+		staged := slices.IndexFunc(planned, func(s Step) bool { return s.Kind == StepStage })
+		planned := slices.DeleteFunc(slices.Clone(planned), func(p Step) bool {
+			// Two targets may be of one account: what was brought to one is there for the other.
+			return p.Kind == StepStage && p.Target != planned[staged].Target && !slices.ContainsFunc(w.made, func(m Step) bool { return same(p, m) })
+		})
 		if len(w.made) < len(planned) || !slices.EqualFunc(planned, w.made[:len(planned)], same) || len(planned) == 0 && len(w.made) > 0 && !proves {
 			w.t.Errorf("planned %v, and done was %v", planned, w.made)
 		}

@@ -163,7 +163,7 @@ func (v *view) endpoints() []providers.Endpoint {
 			endpoints[i] = providers.Endpoint{Name: name, Missing: true}
 			continue
 		}
-		e := providers.Endpoint{Name: name, ID: s.id}
+		e := providers.Endpoint{Name: name, ID: s.id, VerifiesClients: s.verifies.on()}
 		if s.noHTTPS && len(s.bindings) == 0 {
 			e.Problem = "the domain has no HTTPS port, so API Gateway takes no certificate for it"
 		}

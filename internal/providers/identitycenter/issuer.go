@@ -104,7 +104,7 @@ func (i issuer) Issue(ctx context.Context, r providers.IssueRequest) (providers.
 	}
 	if row, ok := adoptable(rows, r, time.Now()); ok {
 		issued := describe(row)
-		issued.Owned = !r.Since.IsZero()
+		issued.Owned, issued.Adopted = !r.Since.IsZero(), true
 		i.setLost(time.Time{})
 		i.log.InfoContext(ctx, "certificate adopted", "application", i.id, "id", string(row.ID), "owned", issued.Owned)
 		return issued, nil

@@ -182,7 +182,7 @@ func (i *Issuer) finish(ctx context.Context, r providers.IssueRequest, id string
 	}
 	return providers.Issued{
 		Handle: h, Info: e.bundle().Info(), Chain: len(e.chain), PEM: e.bundle().CertificatePEM(),
-		Created: row.Created.Millis(), Owned: true, Problem: strings.Join(differences, "; "),
+		Created: row.Created.Millis(), Owned: true, Adopted: adopted, Problem: strings.Join(differences, "; "),
 	}, nil
 }
 

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotatord/rotatord/internal/admin"
+	"github.com/rotatord/rotatord/internal/policy"
+)
+
+// This file holds the commands that ask a running daemon, or tell it what to do.
+
+// asker is what these commands have in common.
+type asker struct {
+	globals *globals
+	socket  string
+	output  string
+}
+
+// command makes a command that asks; use has an optional or needed argument.
+func (a *asker) command(use, short, long string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: args, RunE: run, ValidArgsFunction: a.complete}
+	cmd.Flags().StringVar(&a.socket, "socket", os.Getenv("ROTATORD_SOCKET"), "control socket (default from the configuration)")
+	addOutputFlag(cmd, &a.output)
+	return cmd
+}
+
+// client finds the daemon.
+func (a *asker) client() (*admin.Client, error) {
+	if a.socket != "" {
+		return admin.NewClient(a.socket), nil
+	}
+	path, err := policy.Socket(a.globals.config, os.Getenv)
+	if err != nil {
+		return nil, fmt.Errorf("find the control socket (or name it with --socket): %w", err)
+	}
+	return admin.NewClient(path), nil
+}
+
+// ask reads something over the socket.
+func (a *asker) ask(ctx context.Context, verb string, fields map[string]string, into any) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	return c.Ask(ctx, verb, fields, into)
+}
+
+// tell has something done over the socket.
+func (a *asker) tell(ctx context.Context, verb string, request, into any) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	return c.Tell(ctx, verb, request, into)
+}
+
+// print shows an answer as JSON or as text.
+func (a *asker) print(cmd *cobra.Command, answer any, text func() error) error {
+	if a.output == "json" {
+		return printJSON(cmd, answer)
+	}
+	return text()
+}
+
+// complete offers policies and assignments to the shell.
+func (a *asker) complete(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	ctx, cancel := context.WithTimeout(cmd.Context(), time.Second)
+	defer cancel()
+	var s admin.Status
+	if len(args) > 0 || a.ask(ctx, "status", nil, &s) != nil {
+		return nil, cobra.ShellCompDirectiveNoFileComp
+	}
+	var names []string
+	for _, p := range s.Policies {
+		names = append(names, p.Name)
+	}
+	if strings.Contains(typed, "/") {
+		names = nil
+		for _, x := range s.Assignments {
+			names = append(names, x.Policy+"/"+x.Certificate)
+		}
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
+}
+
+func atMostOne(cmd *cobra.Command, args []string) error {
+	if len(args) > 1 {
+		return usageError{fmt.Errorf("%s takes one POLICY or POLICY/CERTIFICATE, and got %q", cmd.CommandPath(), args)}
+	}
+	return nil
+}
+
+func exactlyOne(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return usageError{fmt.Errorf("%s takes one POLICY or POLICY/CERTIFICATE, and got %d arguments", cmd.CommandPath(), len(args))}
+	}
+	return nil
+}
+
+func first(args []string) string {
+	if len(args) == 0 {
+		return ""
+	}
+	return args[0]
+}
+
+// errPlanChanges ends a plan with changes in it: exit code 2.
+var errPlanChanges = errors.New("")
+
+func newPlanCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	var offline bool
+	cmd := a.command("plan [POLICY[/CERTIFICATE]]", "Show what would be done now, and why not yet",
+		"Plan looks at sources, journal and targets and shows the steps that the daemon would take now, with what waits for\n"+
+			"what until when, how far the changes reach, and what guard and brake say. It changes nothing. The running daemon\n"+
+			"is asked; if none runs, or with --offline, everything is read from here. Exit code 2 if there are changes.",
+		atMostOne, func(cmd *cobra.Command, args []string) error {
+			var p admin.Plan
+			err := a.onlineOr(cmd.Context(), offline, func(ctx context.Context) error {
+				return a.ask(ctx, "plan", map[string]string{"of": first(args)}, &p)
+			}, func(ctx context.Context, d *daemon, notes []string) (err error) {
+				p, err = d.plan(ctx, parseSelection(first(args)))
+				p.Notes = append(p.Notes, notes...)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if err := a.print(cmd, p, func() error { return printPlan(cmd.OutOrStdout(), p, time.Now()) }); err != nil {
+				return err
+			}
+			if p.Changes.Assignments > 0 {
+				return errPlanChanges
+			}
+			return nil
+		})
+	cmd.Flags().BoolVar(&offline, "offline", false, "do not ask the daemon; read disk, cloud and journal from here")
+	return cmd
+}
+
+func newExplainCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	var offline bool
+	cmd := a.command("explain POLICY[/CERTIFICATE]", "Tell why an assignment is in its state, what comes next, when, and who blocks it",
+		"Explain tells an assignment's story: its state and why, what was done last, what is served where, what happens\n"+
+			"next and when, and who keeps it from going on. The running daemon is asked; if none runs, or with --offline,\n"+
+			"everything is read from here.",
+		exactlyOne, func(cmd *cobra.Command, args []string) error {
+			var e admin.Explanation
+			err := a.onlineOr(cmd.Context(), offline, func(ctx context.Context) error {
+				return a.ask(ctx, "explain", map[string]string{"of": args[0]}, &e)
+			}, func(ctx context.Context, d *daemon, notes []string) error {
+				id, err := d.one(parseSelection(args[0]))
+				if err != nil {
+					return err
+				}
+				e, err = d.explain(ctx, id)
+				e.Notes = append(e.Notes, notes...)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			return a.print(cmd, e, func() error { return printExplanation(cmd.OutOrStdout(), e, time.Now()) })
+		})
+	cmd.Flags().BoolVar(&offline, "offline", false, "do not ask the daemon; read disk, cloud and journal from here")
+	return cmd
+}
+
+// onlineOr asks the daemon, and looks from here if there is none.
+func (a *asker) onlineOr(ctx context.Context, offline bool, ask func(context.Context) error, look func(context.Context, *daemon, []string) error) error {
+	if !offline {
+		err := ask(ctx)
+		if !errors.Is(err, admin.ErrNotRunning) && !errors.Is(err, os.ErrPermission) {
+			return err
+		}
+	}
+	return withOffline(ctx, a.globals, look)
+}
+
+func newHistoryCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	var limit int
+	cmd := a.command("history [POLICY[/CERTIFICATE]]", "Show what happened, newest last",
+		"History shows what was decided and done, by whom and why, as long as audit.retain says.",
+		atMostOne, func(cmd *cobra.Command, args []string) error {
+			var h admin.History
+			if err := a.ask(cmd.Context(), "history", map[string]string{"of": first(args), "limit": fmt.Sprint(limit)}, &h); err != nil {
+				return err
+			}
+			return a.print(cmd, h, func() error { return printHistory(cmd.OutOrStdout(), h) })
+		})
+	cmd.Flags().IntVarP(&limit, "limit", "n", defaultHistory, "how many of the newest entries")
+	return cmd
+}
+
+func newPauseCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	var reason string
+	var span time.Duration
+	cmd := a.command("pause POLICY", "Hold a policy: watch and prove, change nothing",
+		"Pause holds a policy on all daemons that share its NATS: it is watched, compared and measured as ever, and nothing\n"+
+			"is issued, changed or removed for it until it is resumed.",
+		exactlyOne, func(cmd *cobra.Command, args []string) error {
+			w := admin.PauseWish{Policy: args[0], Reason: reason}
+			if span != 0 {
+				w.Until = time.Now().Add(span).UTC()
+			}
+			return a.hold(cmd, "pause", w)
+		})
+	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who find it paused")
+	cmd.Flags().DurationVar(&span, "for", 0, "resume by itself after this time (default never)")
+	return cmd
+}
+
+func newResumeCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	return a.command("resume POLICY", "Let a paused policy go on", "Resume ends the pause of a policy and has all its certificates looked at.",
+		exactlyOne, func(cmd *cobra.Command, args []string) error {
+			return a.hold(cmd, "resume", admin.PauseWish{Policy: args[0]})
+		})
+}
+
+func (a *asker) hold(cmd *cobra.Command, verb string, w admin.PauseWish) error {
+	var p admin.Policy
+	if err := a.tell(cmd.Context(), verb, w, &p); err != nil {
+		return err
+	}
+	return a.print(cmd, p, func() error {
+		text := "policy " + p.Name + " goes on"
+		if p.Paused != nil {
+			text = "policy " + p.Name + " is " + pauseText(p.Paused)
+		}
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
+		return err
+	})
+}
+
+// errReloadRefused ends a reload whose mistakes were printed.
+var errReloadRefused = errors.New("nothing was changed")
+
+func newReloadCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	return a.command("reload", "Have the daemon read configuration and policies again, all or nothing",
+		"Reload has the running daemon read its configuration and all policies again. With any mistake in them everything\n"+
+			"stays as it is, and the mistakes are printed; exit code 1.",
+		noArguments, func(cmd *cobra.Command, _ []string) error {
+			var r admin.Reload
+			if err := a.tell(cmd.Context(), "reload", struct{}{}, &r); err != nil {
+				return err
+			}
+			if err := a.print(cmd, r, func() error { return printReload(cmd.OutOrStdout(), r) }); err != nil {
+				return err
+			}
+			if !r.OK {
+				return errReloadRefused
+			}
+			return nil
+		})
+}

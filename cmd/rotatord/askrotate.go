@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rotatord/rotatord/internal/admin"
+)
+
+const (
+	// watchEvery is how often --watch and --wait ask.
+	watchEvery = time.Second
+	waitEvery  = 250 * time.Millisecond
+	// clearScreen moves a terminal's cursor home and clears from there (ECMA-48).
+	clearScreen = "\x1b[H\x1b[2J"
+)
+
+func newStatusCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	var watch bool
+	cmd := a.command("status [POLICY[/CERTIFICATE]]", "Show what the running daemon looks after, and how it stands",
+		"Status asks the running daemon for its policies and certificates: their state, when they expire, which targets\n"+
+			"serve what is wanted, and why not. What needs attention most comes first.",
+		atMostOne, func(cmd *cobra.Command, args []string) error {
+			if watch {
+				return a.watch(cmd, first(args))
+			}
+			var s admin.Status
+			if err := a.ask(cmd.Context(), "status", map[string]string{"of": first(args)}, &s); err != nil {
+				return err
+			}
+			return a.print(cmd, s, func() error { return printStatus(cmd.OutOrStdout(), s, time.Now()) })
+		})
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it: on a terminal the whole, otherwise what changes, with -o json one object a line")
+	return cmd
+}
+
+// watch shows the status again and again, until the user has seen enough.
+func (a *asker) watch(cmd *cobra.Command, of string) error {
+	out, terminal := cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout())
+	seen := map[string]string{}
+	for {
+		var s admin.Status
+		err := a.ask(cmd.Context(), "status", map[string]string{"of": of}, &s)
+		switch {
+		case err != nil && cmd.Context().Err() == nil:
+			return err
+		case err != nil:
+			return nil //nolint:nilerr // the user has seen enough
+		case terminal && a.output != "json":
+			fmt.Fprint(out, clearScreen)
+			err = printStatus(out, s, time.Now())
+		default:
+			err = a.printChanges(out, s, seen)
+		}
+		if err != nil {
+			return err
+		}
+		if !sleep(cmd.Context(), watchEvery) {
+			return nil
+		}
+	}
+}
+
+// printChanges writes one line for each assignment that is not as it was.
+func (a *asker) printChanges(w io.Writer, s admin.Status, seen map[string]string) error {
+	for _, x := range s.Assignments {
+		key, line := x.Policy+"/"+x.Certificate, changeText(x)
+		if seen[key] == line {
+			continue
+		}
+		seen[key] = line
+		if a.output == "json" {
+			if err := writeJSONLine(w, x); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(time.Now()), x.Policy, shown(x.Certificate), line)
+	}
+	return nil
+}
+
+// changeText is what is worth a line when it changes.
+func changeText(a admin.Assignment) string {
+	text := a.State
+	if a.Wanted != nil {
+		text += "  " + short(a.Wanted.Fingerprint)
+	}
+	if len(a.Targets) > 0 {
+		text += "  " + targetsText(a.Targets)
+	}
+	if a.Reason != "" {
+		text += "  " + a.Reason
+	}
+	return text
+}
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
+
+// errNotRotated ends a rotate --wait that did not end well; why was printed.
+var errNotRotated = errors.New("not every certificate is served as wanted")
+
+func newRotateCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	w := admin.Wish{}
+	var wait bool
+	var timeout time.Duration
+	cmd := a.command("rotate POLICY[/CERTIFICATE]", "Have the daemon look now, and rotate what is to be rotated",
+		"Rotate has the running daemon look at a policy's certificates now, without sitting out the delays of failures.\n"+
+			"--force issues anew, or deploys again what is there already, and overrides the guard and closed windows;\n"+
+			"--confirm releases the brake. With --wait the command shows what happens and ends when every certificate is\n"+
+			"served as wanted (exit code 0), or cannot be (1).",
+		exactlyOne, func(cmd *cobra.Command, args []string) error {
+			s := parseSelection(args[0])
+			w.Policy, w.Certificate = s.policy, s.certificate
+			var accepted admin.Accepted
+			if err := a.tell(cmd.Context(), "rotate", w, &accepted); err != nil {
+				return err
+			}
+			if !wait {
+				return a.print(cmd, accepted, func() error {
+					_, err := fmt.Fprintf(cmd.OutOrStdout(), "asked for %s: %s\n", counted(len(accepted.Assignments), "certificate", "certificates"), listed(accepted.Assignments))
+					return err
+				})
+			}
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("not done within %s; it goes on without being waited for", timeout))
+			defer cancel()
+			return a.await(ctx, cmd, args[0], accepted.Asked)
+		})
+	cmd.Flags().BoolVar(&w.Force, "force", false, "issue anew or deploy again, and override guard and windows")
+	cmd.Flags().BoolVar(&w.Confirm, "confirm", false, "release the brake for these certificates")
+	cmd.Flags().StringVar(&w.Reason, "reason", "", "why, for the history")
+	cmd.Flags().BoolVar(&wait, "wait", false, "show what happens, and wait for the end")
+	cmd.Flags().DurationVar(&timeout, "timeout", 15*time.Minute, "how long --wait waits")
+	return cmd
+}
+
+// settledStates are those in which nothing more happens soon by itself.
+var settledStates = []string{"converged", "failed", "expired", "braked", "quarantined", "paused"}
+
+// await shows what happens until each assignment has come to rest after what was asked.
+func (a *asker) await(ctx context.Context, cmd *cobra.Command, of string, asked time.Time) error {
+	out, seen := cmd.OutOrStdout(), map[string]string{}
+	for {
+		var s admin.Status
+		if err := a.ask(ctx, "status", map[string]string{"of": of}, &s); err != nil {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			return err
+		}
+		if err := a.printChanges(out, s, seen); err != nil {
+			return err
+		}
+		resting := !slices.ContainsFunc(s.Assignments, func(x admin.Assignment) bool {
+			return x.Answered.Before(asked) || !slices.Contains(settledStates, x.State)
+		})
+		if resting {
+			if slices.ContainsFunc(s.Assignments, func(x admin.Assignment) bool { return x.State != "converged" }) {
+				return errNotRotated
+			}
+			return nil
+		}
+		if !sleep(ctx, waitEvery) {
+			return fmt.Errorf("%w: %s", context.Cause(ctx), unsettled(s, asked))
+		}
+	}
+}
+
+// unsettled names what has not come to rest.
+func unsettled(s admin.Status, asked time.Time) string {
+	var names []string
+	for _, x := range s.Assignments {
+		if x.Answered.Before(asked) || !slices.Contains(settledStates, x.State) {
+			names = append(names, x.Policy+"/"+x.Certificate+" is "+strings.TrimSpace(x.State+" "+x.Reason))
+		}
+	}
+	return listed(names)
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/rotatord/rotatord/internal/admin"
+	"github.com/rotatord/rotatord/internal/bus"
+	"github.com/rotatord/rotatord/internal/rotation"
+)
+
+// control are the verbs of the control socket.
+func (d *daemon) control() admin.Control {
+	return admin.Control{
+		"status":  {Do: d.askStatus},
+		"plan":    {Do: d.askPlan},
+		"explain": {Do: d.askExplain},
+		"history": {Do: d.askHistory},
+		"rotate":  {Changes: true, Do: d.askRotate},
+		"pause":   {Changes: true, Do: d.askPause},
+		"resume":  {Changes: true, Do: d.askResume},
+		"reload": {Changes: true, Do: func(ctx context.Context, by admin.Actor, _ []byte) (any, error) {
+			return d.reload(ctx, "asked by "+string(by)), nil
+		}},
+	}
+}
+
+// overNATS are the verbs that the micro service offers: what a file on this host decides,
+// reload, is not among them.
+var overNATS = []string{"status", "plan", "explain", "history", "rotate", "pause", "resume"}
+
+// actorNATS is who asks over NATS: the server has checked that they may, and does not say
+// who they are.
+const actorNATS admin.Actor = "nats"
+
+// serviceVerbs are the same verbs for the micro service.
+func (d *daemon) serviceVerbs() map[string]bus.Verb {
+	verbs := map[string]bus.Verb{}
+	for name, verb := range d.control() {
+		if !slices.Contains(overNATS, name) {
+			continue
+		}
+		verbs[name] = func(ctx context.Context, request []byte) (int, []byte) {
+			if verb.Changes {
+				d.log.Info("asked over NATS", "verb", name)
+			}
+			result, err := verb.Do(ctx, actorNATS, request)
+			status, body := admin.Answer(result, err)
+			answer, err := json.Marshal(body)
+			if err != nil {
+				return 500, []byte("{}")
+			}
+			return status, answer
+		}
+	}
+	return verbs
+}
+
+// about is what a question is about.
+type about struct {
+	Of    string `json:"of"`
+	Limit string `json:"limit"`
+}
+
+func aboutOf(request []byte) (about, selection, error) {
+	var a about
+	err := admin.Decode(request, &a)
+	return a, parseSelection(a.Of), err
+}
+
+func (d *daemon) askStatus(_ context.Context, _ admin.Actor, request []byte) (any, error) {
+	_, only, err := aboutOf(request)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.selected(only); err != nil {
+		return nil, err
+	}
+	return d.status(only), nil
+}
+
+func (d *daemon) askPlan(ctx context.Context, _ admin.Actor, request []byte) (any, error) {
+	_, only, err := aboutOf(request)
+	if err != nil {
+		return nil, err
+	}
+	if !d.replayed.Load() {
+		return nil, errNotReady
+	}
+	return d.plan(ctx, only)
+}
+
+// errNotReady refuses what needs the journal.
+var errNotReady = admin.Refuse("the daemon has not read its journal yet; /readyz says what it waits for")
+
+func (d *daemon) askExplain(ctx context.Context, _ admin.Actor, request []byte) (any, error) {
+	_, only, err := aboutOf(request)
+	if err != nil {
+		return nil, err
+	}
+	id, err := d.one(only)
+	if err != nil {
+		return nil, err
+	}
+	if !d.replayed.Load() {
+		return nil, errNotReady
+	}
+	return d.explain(ctx, id)
+}
+
+// one is the assignment that is meant; a policy with one certificate means that.
+func (d *daemon) one(only selection) (rotation.ID, error) {
+	if only.policy == "" {
+		return rotation.ID{}, admin.Refuse("say which: POLICY/CERTIFICATE")
+	}
+	ids, err := d.selected(only)
+	switch {
+	case err != nil:
+		return rotation.ID{}, err
+	case len(ids) == 0:
+		return rotation.ID{}, unknown("policy %s has no certificate yet", only.policy)
+	case len(ids) > 1:
+		var names []string
+		for _, id := range ids {
+			names = append(names, id.Certificate)
+		}
+		return rotation.ID{}, admin.Refuse("policy %s has several certificates; say which: %s", only.policy, listed(names))
+	}
+	return ids[0], nil
+}
+
+func (d *daemon) askHistory(ctx context.Context, _ admin.Actor, request []byte) (any, error) {
+	a, only, err := aboutOf(request)
+	if err != nil {
+		return nil, err
+	}
+	limit := defaultHistory
+	if a.Limit != "" {
+		if limit, err = strconv.Atoi(a.Limit); err != nil || limit < 1 || limit > maxHistory {
+			return nil, admin.Refuse("limit %q is not a number from 1 to %d", a.Limit, maxHistory)
+		}
+	}
+	return d.history(ctx, only, limit)
+}
+
+const (
+	defaultHistory = 50
+	maxHistory     = 100_000
+	historyWait    = time.Minute
+)
+
+// history reads what happened, newest first.
+func (d *daemon) history(ctx context.Context, only selection, limit int) (admin.History, error) {
+	ctx, cancel := context.WithTimeout(ctx, historyWait)
+	defer cancel()
+	subject := only.policy + "/" + only.certificate
+	past, err := d.bus.Past(ctx, only.policy, limit, func(e bus.PastEvent) bool {
+		return only.certificate == "" || e.Subject == subject
+	})
+	if err != nil {
+		return admin.History{}, err
+	}
+	h := admin.History{Events: []admin.Event{}}
+	for _, e := range past {
+		h.Events = append(h.Events, eventView(e))
+	}
+	return h, nil
+}
+
+func eventView(e bus.PastEvent) admin.Event {
+	var data rotation.EventData
+	v := admin.Event{Time: e.Time, Kind: kindOf(e.Type)}
+	if json.Unmarshal(e.Data, &data) != nil {
+		return v
+	}
+	v.Policy, v.Certificate, v.Target, v.Trigger, v.By, v.Reason = data.Policy, data.Certificate, data.Target, data.Trigger, data.By, data.Reason
+	v.Fingerprint, v.Previous = fingerprintView(data.Fingerprint), fingerprintView(data.Previous)
+	return v
+}
+
+// askRotate puts a look that somebody asked for into the queue.
+func (d *daemon) askRotate(ctx context.Context, by admin.Actor, request []byte) (any, error) {
+	var w admin.Wish
+	if err := admin.Decode(request, &w); err != nil {
+		return nil, err
+	}
+	if w.Policy == "" {
+		return nil, admin.Refuse("say which policy, or POLICY/CERTIFICATE")
+	}
+	ids, err := d.selected(selection{w.Policy, w.Certificate})
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if hold := d.records.hold(w.Policy); hold.Holds(now) {
+		return nil, admin.Refuse("policy %s is %s; resume it first", w.Policy, hold)
+	}
+	if len(ids) == 0 {
+		return nil, unknown("policy %s has no certificate yet; there is nothing to rotate", w.Policy)
+	}
+	if watchesOnly := d.inForce().parts[w.Policy].assembly.WatchesOnly(); watchesOnly {
+		return nil, admin.Refuse("policy %s only watches: it has no targets", w.Policy)
+	}
+	d.log.Info("rotation asked for", "policy", w.Policy, "certificate", w.Certificate, "by", by, "force", w.Force, "confirm", w.Confirm, "reason", w.Reason, "assignments", len(ids))
+	accepted := admin.Accepted{Asked: now.UTC(), Assignments: []string{}}
+	inQueue := make(chan struct{}, len(ids))
+	for _, id := range ids {
+		accepted.Assignments = append(accepted.Assignments, id.Policy+"/"+id.Certificate)
+		d.enqueue(id, rotation.TriggerManual, wish{force: w.Force, confirm: w.Confirm, asked: now, by: string(by), reason: w.Reason}, func() { inQueue <- struct{}{} })
+	}
+	// What is not in the queue would be lost with this process.
+	ctx, cancel := context.WithTimeout(ctx, queueWait)
+	defer cancel()
+	for n := range ids {
+		select {
+		case <-inQueue:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%d of %d assignments could not be put into the work queue within %s: %w", len(ids)-n, len(ids), queueWait, d.queueTrouble())
+		}
+	}
+	return accepted, nil
+}
+
+// queueWait bounds the wait for a place in the queue. An assignment that is being worked on
+// has to end that first.
+const queueWait = 2 * time.Minute
+
+// queueTrouble is why work does not get into the queue.
+func (d *daemon) queueTrouble() error {
+	if err := d.bus.Ready(); err != nil {
+		return err
+	}
+	return admin.Refuse("they are being worked on, and what was asked for is remembered while the daemon runs")
+}
+
+// askPause holds a policy, in the whole cluster.
+func (d *daemon) askPause(ctx context.Context, by admin.Actor, request []byte) (any, error) {
+	var w admin.PauseWish
+	if err := admin.Decode(request, &w); err != nil {
+		return nil, err
+	}
+	now := time.Now().UTC()
+	if !w.Until.IsZero() && !w.Until.After(now) {
+		return nil, admin.Refuse("the pause would be over already at %s", w.Until.Format(time.RFC3339))
+	}
+	return d.setHold(ctx, w.Policy, by, &rotation.Hold{By: string(by), Reason: w.Reason, Since: now, Until: w.Until.UTC()})
+}
+
+func (d *daemon) askResume(ctx context.Context, by admin.Actor, request []byte) (any, error) {
+	var w admin.PauseWish
+	if err := admin.Decode(request, &w); err != nil {
+		return nil, err
+	}
+	return d.setHold(ctx, w.Policy, by, nil)
+}
+
+func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hold *rotation.Hold) (any, error) {
+	if policy == "" {
+		return nil, admin.Refuse("say which policy")
+	}
+	if d.inForce().parts[policy] == nil {
+		_, err := d.selected(selection{policy: policy})
+		return nil, err
+	}
+	if err := d.records.setHold(ctx, policy, hold); err != nil {
+		return nil, err
+	}
+	event := rotation.HoldEvent(policy, string(by), hold, time.Now())
+	d.log.Info("policy "+string(event.Kind), "policy", policy, "by", by, "reason", event.Data.Reason)
+	if err := (events{d}).Publish(ctx, event); err != nil {
+		d.log.Warn("event could not be published", "event", event.Kind, "policy", policy, "err", err)
+	}
+	return d.policyView(policy, time.Now()), nil
+}
+
+// holdChanged looks at a policy's assignments when it is held or released; and again when a
+// hold ends by itself.
+func (d *daemon) holdChanged(policy string) {
+	if d.inForce().parts[policy] == nil || !d.replayed.Load() {
+		return
+	}
+	hold := d.records.hold(policy)
+	if hold != nil && !hold.Until.IsZero() {
+		d.alarm.Set(holdAlarm+policy, hold.Until)
+	}
+	if hold.Holds(time.Now()) {
+		d.offerDueOf(policy, rotation.TriggerPolicy)
+		return
+	}
+	d.lookAtAll(policy)
+}
+
+// holdAlarm begins the alarm of a hold's end; no policy begins so.
+const holdAlarm = "=hold/"
+
+// setHoldAlarms sets the alarms of holds that were there when the journal was read.
+func (d *daemon) setHoldAlarms() {
+	for _, name := range d.inForce().names() {
+		if hold := d.records.hold(name); hold.Holds(time.Now()) {
+			d.alarm.Set(holdAlarm+name, hold.Until)
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package admin
+
+import "time"
+
+// The answers of the control socket, of the NATS micro service and of the read API. Fields
+// are added, never renamed: others script against them.
+
+// Status is how the daemon and its assignments are.
+type Status struct {
+	Daemon      Daemon       `json:"daemon"`
+	Policies    []Policy     `json:"policies"`
+	Assignments []Assignment `json:"assignments"`
+}
+
+// Daemon is the process that answers.
+type Daemon struct {
+	Version string    `json:"version"`
+	Node    string    `json:"node"`
+	PID     int       `json:"pid"`
+	Since   time.Time `json:"since"`
+	// Ready says that every component is; the others say why not.
+	Ready      bool        `json:"ready"`
+	Components []Component `json:"components"`
+	// Configuration is the file, with the last attempt to read it again.
+	Configuration string  `json:"configuration,omitempty"`
+	LastReload    *Reload `json:"last_reload,omitempty"`
+}
+
+// Policy is one policy in force.
+type Policy struct {
+	Name   string `json:"name"`
+	File   string `json:"file,omitempty"`
+	Source string `json:"source"`
+	// Place is the node that works for it, or any.
+	Place  string `json:"place"`
+	Paused *Pause `json:"paused,omitempty"`
+	// Problems of its source.
+	Problems []string `json:"problems,omitempty"`
+}
+
+// Pause is a policy's being held.
+type Pause struct {
+	By     string    `json:"by,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"`
+}
+
+// Assignment is one certificate of a policy.
+type Assignment struct {
+	Policy      string    `json:"policy"`
+	Certificate string    `json:"certificate"`
+	State       string    `json:"state"`
+	Since       time.Time `json:"since,omitzero"`
+	Reason      string    `json:"reason,omitempty"`
+	// Wanted is the bundle in force; nil where there is none.
+	Wanted  *Bundle  `json:"wanted,omitempty"`
+	Targets []Target `json:"targets"`
+	// Verified is when handshakes, or the targets' word where there are none, last proved the
+	// wanted bundle.
+	VerifiedAt time.Time `json:"verified_at,omitzero"`
+	Probes     []Probe   `json:"probes,omitempty"`
+	// NextLook is when it is looked at again by itself.
+	NextLook time.Time `json:"next_look,omitzero"`
+	// RenewalDue is when an issuing policy makes the next one.
+	RenewalDue time.Time `json:"renewal_due,omitzero"`
+	// Answered is the newest wish, over the socket or NATS, that was looked into.
+	Answered time.Time `json:"answered,omitzero"`
+}
+
+// Bundle is one version of a certificate.
+type Bundle struct {
+	Fingerprint  string    `json:"fingerprint_sha256"`
+	SerialNumber string    `json:"serial_number,omitempty"`
+	Names        []string  `json:"names,omitempty"`
+	Issuer       string    `json:"issuer,omitempty"`
+	KeyAlgorithm string    `json:"key_algorithm,omitempty"`
+	NotBefore    time.Time `json:"not_before,omitzero"`
+	NotAfter     time.Time `json:"not_after,omitzero"`
+}
+
+// Target is a place that must serve the bundle.
+type Target struct {
+	Name      string   `json:"name"`
+	Kind      string   `json:"kind"`
+	Endpoints []string `json:"endpoints,omitempty"`
+	// Serves is what it was last seen to serve; empty where that is not known or not one.
+	Serves   string    `json:"serves_sha256,omitempty"`
+	NotAfter time.Time `json:"serves_not_after,omitzero"`
+	// Current says that this is the wanted bundle.
+	Current     bool      `json:"current"`
+	Drift       string    `json:"drift,omitempty"`
+	Superseded  int       `json:"superseded,omitempty"`
+	Failures    int       `json:"failures,omitempty"`
+	Failure     string    `json:"failure,omitempty"`
+	RetryAt     time.Time `json:"retry_at,omitzero"`
+	LastSuccess time.Time `json:"last_success,omitzero"`
+}
+
+// Probe is one TLS handshake.
+type Probe struct {
+	Endpoint    string `json:"endpoint"`
+	Address     string `json:"address"`
+	Fingerprint string `json:"fingerprint_sha256,omitempty"`
+	Current     bool   `json:"current"`
+	Error       string `json:"error,omitempty"`
+}
+
+// Step is one step of a plan.
+type Step struct {
+	Kind        string    `json:"step"`
+	Target      string    `json:"target,omitempty"`
+	Fingerprint string    `json:"fingerprint_sha256,omitempty"`
+	Handle      string    `json:"handle,omitempty"`
+	Endpoints   []string  `json:"endpoints,omitempty"`
+	Until       time.Time `json:"until,omitzero"`
+	Cause       string    `json:"cause,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+}
+
+// Plan is what would be done now.
+type Plan struct {
+	Assignments []PlannedAssignment `json:"assignments"`
+	Changes     Radius              `json:"changes"`
+	Quotas      []Quota             `json:"quotas,omitempty"`
+	// Braked is how many assignments would wait for a confirmation.
+	Braked int `json:"braked"`
+	// Notes say what the plan could not know.
+	Notes []string `json:"notes,omitempty"`
+}
+
+// PlannedAssignment is an assignment with its plan.
+type PlannedAssignment struct {
+	Policy      string  `json:"policy"`
+	Certificate string  `json:"certificate"`
+	State       string  `json:"state"`
+	Reason      string  `json:"reason,omitempty"`
+	Wanted      *Bundle `json:"wanted,omitempty"`
+	Steps       []Step  `json:"steps"`
+	Changes     bool    `json:"changes"`
+	// Error is why there is no plan.
+	Error string `json:"error,omitempty"`
+}
+
+// Radius is how far the changes of a plan reach.
+type Radius struct {
+	Assignments int `json:"assignments"`
+	// Endpoints by kind of target: hosts of a firewall, domains of a gateway, directories.
+	Endpoints map[string]int `json:"endpoints"`
+	// ClientVerification are the gateway domains at which clients are asked for certificates.
+	ClientVerification []string `json:"client_verification,omitempty"`
+	Issued             int      `json:"issued"`
+	Removed            int      `json:"removed"`
+}
+
+// Quota is what an account may hold, before and after.
+type Quota struct {
+	Cloud   string `json:"cloud"`
+	Service string `json:"service"`
+	Used    int    `json:"used"`
+	After   int    `json:"after"`
+	Limit   int    `json:"limit"`
+}
+
+// Explanation is an assignment's story.
+type Explanation struct {
+	Assignment Assignment `json:"assignment"`
+	Policy     Policy     `json:"policy"`
+	Steps      []Step     `json:"steps"`
+	// Next is what happens next and when.
+	Next Next `json:"next"`
+	// Blocked is who keeps it from going on, in words; empty: nobody.
+	Blocked string `json:"blocked,omitempty"`
+	// History are the last events, newest first.
+	History []Event  `json:"history,omitempty"`
+	Notes   []string `json:"notes,omitempty"`
+}
+
+// Next is an action to come.
+type Next struct {
+	What string    `json:"what"`
+	At   time.Time `json:"at,omitzero"`
+	Why  string    `json:"why,omitempty"`
+}
+
+// Event is one entry of the history.
+type Event struct {
+	Time        time.Time `json:"time"`
+	Kind        string    `json:"event"`
+	Policy      string    `json:"policy"`
+	Certificate string    `json:"certificate,omitempty"`
+	Target      string    `json:"target,omitempty"`
+	Fingerprint string    `json:"fingerprint_sha256,omitempty"`
+	Previous    string    `json:"previous_sha256,omitempty"`
+	Trigger     string    `json:"trigger,omitempty"`
+	By          string    `json:"by,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+}
+
+// History is what happened, newest first.
+type History struct {
+	Events []Event `json:"events"`
+}
+
+// Wish asks for a rotation.
+type Wish struct {
+	Policy      string `json:"policy"`
+	Certificate string `json:"certificate,omitempty"`
+	Force       bool   `json:"force,omitempty"`
+	Confirm     bool   `json:"confirm,omitempty"`
+	Reason      string `json:"reason,omitempty"`
+}
+
+// Accepted says what was asked for.
+type Accepted struct {
+	Asked       time.Time `json:"asked"`
+	Assignments []string  `json:"assignments"`
+}
+
+// PauseWish asks for a policy to be held, or, with only its name, to be released.
+type PauseWish struct {
+	Policy string    `json:"policy"`
+	Reason string    `json:"reason,omitempty"`
+	Until  time.Time `json:"until,omitzero"`
+}
+
+// Reload is the outcome of reading the configuration again.
+type Reload struct {
+	OK    bool      `json:"ok"`
+	At    time.Time `json:"at"`
+	Cause string    `json:"cause"`
+	// The policies that differ.
+	Added   []string `json:"added,omitempty"`
+	Changed []string `json:"changed,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+	// Problems are why everything stays as it is.
+	Problems []Problem `json:"problems,omitempty"`
+	Warnings []string  `json:"warnings,omitempty"`
+}
+
+// Problem is one mistake in a file.
+type Problem struct {
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Column  int    `json:"column,omitempty"`
+	Message string `json:"message"`
+}

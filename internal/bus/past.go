@@ -1,0 +1,93 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// PastEvent is an event as the stream keeps it.
+type PastEvent struct {
+	ID      string          `json:"id"`
+	Type    string          `json:"type"`
+	Subject string          `json:"subject"`
+	Source  string          `json:"source"`
+	Time    time.Time       `json:"time"`
+	Data    json.RawMessage `json:"data"`
+}
+
+const (
+	// firstPast is how far the first look back goes, in messages of the stream; each further
+	// one goes four times as far.
+	firstPast = 2_000
+	pastBatch = 500
+)
+
+// Past returns the newest events that match, newest first, of one policy or, for an empty
+// name, of all, and at most limit of them.
+func (b *Bus) Past(ctx context.Context, policy string, limit int, match func(PastEvent) bool) ([]PastEvent, error) {
+	stream, err := b.js.Stream(ctx, b.eventStream())
+	if err != nil {
+		return nil, fmt.Errorf("look at the events: %w", err)
+	}
+	filter := b.events()
+	if policy != "" {
+		filter = b.event(Token(policy), "*")
+	}
+	state := stream.CachedInfo().State
+	var found []PastEvent
+	for end, span := state.LastSeq, uint64(firstPast); end >= state.FirstSeq && end > 0 && len(found) < limit; span *= 4 {
+		start := max(state.FirstSeq, end-min(span, end)+1)
+		part, err := readPast(ctx, stream, filter, start, end, match)
+		if err != nil {
+			return nil, fmt.Errorf("read the events: %w", err)
+		}
+		slices.Reverse(part)
+		found = append(found, part...)
+		end = start - 1
+	}
+	return found[:min(len(found), limit)], nil
+}
+
+// readPast reads the matching events between two sequence numbers, oldest first.
+func readPast(ctx context.Context, stream jetstream.Stream, filter string, start, end uint64, match func(PastEvent) bool) (found []PastEvent, err error) {
+	consumer, err := stream.OrderedConsumer(ctx, jetstream.OrderedConsumerConfig{
+		FilterSubjects: []string{filter}, DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: start,
+	})
+	if err != nil {
+		return nil, err
+	}
+	for {
+		batch, err := consumer.FetchNoWait(pastBatch)
+		if err != nil {
+			return nil, err
+		}
+		read := 0
+		for m := range batch.Messages() {
+			read++
+			facts, err := m.Metadata()
+			if err != nil {
+				return nil, err
+			}
+			if facts.Sequence.Stream > end {
+				return found, nil
+			}
+			var e PastEvent
+			if json.Unmarshal(m.Data(), &e) == nil && match(e) {
+				found = append(found, e)
+			}
+		}
+		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+			return nil, err
+		}
+		if read == 0 || ctx.Err() != nil {
+			return found, ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,73 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/nats-io/nats.go/micro"
+)
+
+// Verb answers one request of the micro service with a status as HTTP has it and a body.
+type Verb func(ctx context.Context, request []byte) (status int, answer []byte)
+
+const (
+	// serviceName is how `nats micro` calls the service.
+	serviceName = "rotatord"
+	// serviceWorkers is how many requests are answered at once.
+	serviceWorkers = 16
+	statusOK       = 200
+)
+
+// Serve offers the verbs as a micro service until ctx ends: each at
+// <prefix>.control.<verb>, where one of the daemons answers, and at
+// <prefix>.control.<node>.<verb>, where this one does. An answer that is no success has
+// the status in the header Nats-Service-Error-Code (NATS ADR-32).
+func (b *Bus) Serve(ctx context.Context, version string, verbs map[string]Verb) error {
+	service, err := micro.AddService(b.conn, micro.Config{
+		Name: serviceName, Version: version, Description: "Certificate rotation daemon", Metadata: map[string]string{"node": b.cfg.Node},
+	})
+	if err != nil {
+		return fmt.Errorf("offer the NATS micro service: %w", err)
+	}
+	var answering sync.WaitGroup
+	defer answering.Wait()
+	defer func() { _ = service.Stop() }()
+	slots := make(chan struct{}, serviceWorkers)
+	for name, verb := range verbs {
+		handler := micro.HandlerFunc(func(r micro.Request) {
+			select {
+			case slots <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+			answering.Go(func() {
+				defer func() { <-slots }()
+				b.answer(ctx, name, r, verb)
+			})
+		})
+		own := b.control(Token(b.cfg.Node) + "." + name)
+		if err := service.AddEndpoint(name, handler, micro.WithEndpointSubject(b.control(name))); err != nil {
+			return fmt.Errorf("offer %s over NATS: %w", name, err)
+		}
+		if err := service.AddEndpoint(name+"-here", handler, micro.WithEndpointSubject(own)); err != nil {
+			return fmt.Errorf("offer %s over NATS: %w", name, err)
+		}
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (b *Bus) answer(ctx context.Context, name string, r micro.Request, verb Verb) {
+	status, body := verb(ctx, r.Data())
+	var err error
+	if status == statusOK {
+		err = r.Respond(body)
+	} else {
+		err = r.Error(strconv.Itoa(status), name+" failed", body)
+	}
+	if err != nil {
+		b.log.Debug("an answer could not be sent", "verb", name, "err", err)
+	}
+}
