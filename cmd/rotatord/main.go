@@ -118,6 +118,7 @@ func newRoot() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.DisableAutoGenTag = true // the pages' date is enough
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.config, "config", envOr("ROTATORD_CONFIG", "/etc/rotatord/rotatord.yaml"), "configuration file")
 	flags.StringVar(&g.logLevel, "log.level", os.Getenv("ROTATORD_LOG_LEVEL"), "debug, info, warn or error (default from the configuration)")
@@ -128,7 +129,7 @@ func newRoot() *cobra.Command {
 		"ask": {newStatusCommand(g), newPlanCommand(g), newExplainCommand(g), newRotateCommand(g), newPauseCommand(g), newResumeCommand(g),
 			newHistoryCommand(g), newReloadCommand(g)},
 		"files": {newCheckCommand(g), newInspectCommand(), newSchemaCommand()},
-		"":      {newVersionCommand()},
+		"":      {newVersionCommand(), newManCommand()},
 	} {
 		for _, c := range commands {
 			c.GroupID = group

@@ -68,25 +68,22 @@ func readPast(ctx context.Context, stream jetstream.Stream, filter string, start
 		if err != nil {
 			return nil, err
 		}
-		read := 0
-		for m := range batch.Messages() {
-			read++
+		last := end // of an empty batch
+		for m := range batch.Messages() { // to its end, or the library waits for ever
 			facts, err := m.Metadata()
 			if err != nil {
-				return nil, err
+				continue // none of the stream's
 			}
-			if facts.Sequence.Stream > end {
-				return found, nil
-			}
+			last = facts.Sequence.Stream
 			var e PastEvent
-			if json.Unmarshal(m.Data(), &e) == nil && match(e) {
+			if last <= end && json.Unmarshal(m.Data(), &e) == nil && match(e) {
 				found = append(found, e)
 			}
 		}
 		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
 			return nil, err
 		}
-		if read == 0 || ctx.Err() != nil {
+		if last >= end || ctx.Err() != nil {
 			return found, ctx.Err()
 		}
 	}

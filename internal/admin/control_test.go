@@ -1,0 +1,176 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// serveControl serves a control on a socket and returns its path.
+func serveControl(t *testing.T, control Control) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "s.sock")
+	s, err := ListenSocket(path, control, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+	return path
+}
+
+type echoed struct {
+	By      Actor  `json:"by"`
+	Request string `json:"request"`
+}
+
+func echo(_ context.Context, by Actor, request []byte) (any, error) {
+	return echoed{by, string(request)}, nil
+}
+
+func TestControlAsksAndTells(t *testing.T) {
+	path := serveControl(t, Control{
+		"look": {Do: echo},
+		"act":  {Changes: true, Do: echo},
+		"refuse": {Do: func(context.Context, Actor, []byte) (any, error) {
+			return nil, Refuse("it is %s", "paused")
+		}},
+		"unknown": {Do: func(context.Context, Actor, []byte) (any, error) {
+			return nil, &Refusal{Unknown: true, Message: "there is no such policy"}
+		}},
+		"break": {Do: func(context.Context, Actor, []byte) (any, error) { return nil, errors.New("the disk is full") }},
+	})
+	c := NewClient(path)
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got echoed
+	if err := c.Ask(t.Context(), "look", map[string]string{"of": "shop/a&b", "limit": ""}, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Request != `{"of":"shop/a\u0026b"}` || got.By != Actor("user "+me.Username) {
+		t.Errorf("asked: %+v", got)
+	}
+	if err := c.Tell(t.Context(), "act", Wish{Policy: "shop", Force: true}, &got); err != nil {
+		t.Fatal(err)
+	}
+	if got.Request != `{"policy":"shop","force":true}` {
+		t.Errorf("told: %+v", got)
+	}
+	for verb, want := range map[string]struct {
+		text    string
+		unknown bool
+		refusal bool
+	}{"refuse": {"it is paused", false, true}, "unknown": {"there is no such policy", true, true}, "break": {"the disk is full", false, false}} {
+		err := c.Ask(t.Context(), verb, nil, &got)
+		refusal, refused := errors.AsType[*Refusal](err)
+		if err == nil || err.Error() != want.text || refused != want.refusal || refused && refusal.Unknown != want.unknown {
+			t.Errorf("%s: %v", verb, err)
+		}
+	}
+	// What changes something is not done by a GET, and what there is not is not there.
+	if err := c.Ask(t.Context(), "act", nil, &got); err == nil || !strings.Contains(err.Error(), "405") {
+		t.Errorf("GET act: %v", err)
+	}
+	if err := c.Ask(t.Context(), "nothing", nil, &got); err == nil || !strings.Contains(err.Error(), "404") {
+		t.Errorf("GET nothing: %v", err)
+	}
+	if err := c.Tell(t.Context(), "act", Wish{Reason: strings.Repeat("x", maxRequest)}, &got); err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("a large request: %v", err)
+	}
+}
+
+func TestNobodyAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	var got echoed
+	if err := NewClient(path).Ask(t.Context(), "look", nil, &got); !errors.Is(err, ErrNotRunning) || !strings.Contains(err.Error(), path) {
+		t.Errorf("no socket: %v", err)
+	}
+	leave(t, path)
+	if err := NewClient(path).Ask(t.Context(), "look", nil, &got); !errors.Is(err, ErrNotRunning) {
+		t.Errorf("a socket that a crash left: %v", err)
+	}
+}
+
+// leave makes a socket as a process that was killed leaves it.
+func leave(t *testing.T, path string) {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	_ = l.Close()
+}
+
+func TestListenSocket(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	path := filepath.Join(t.TempDir(), "run", "s.sock")
+	first, err := ListenSocket(path, nil, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("%v, mode %v", err, info.Mode())
+	}
+	if _, err := ListenSocket(path, nil, log); err == nil || !strings.Contains(err.Error(), "another process answers") {
+		t.Errorf("a second one: %v", err)
+	}
+	_ = first.Close()
+	leave(t, path)
+	again, err := ListenSocket(path, nil, log)
+	if err != nil {
+		t.Fatalf("after a crash: %v", err)
+	}
+	_ = again.Close()
+	if err := os.WriteFile(path, []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ListenSocket(path, nil, log); err == nil || !strings.Contains(err.Error(), "is no socket") {
+		t.Errorf("over a file: %v", err)
+	}
+	if data, _ := os.ReadFile(path); string(data) != "precious" {
+		t.Error("the file is gone")
+	}
+}
+
+func TestDecodeIsStrict(t *testing.T) {
+	for body, want := range map[string]string{
+		"": "", "  ": "", `{"policy":"a","force":true}`: "",
+		`{"polcy":"a"}`: "unknown field", `{"policy":1}`: "cannot be read", `{"policy":"a"} {}`: "more than one", `[]`: "cannot be read",
+	} {
+		var w Wish
+		err := Decode([]byte(body), &w)
+		if (want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", body, err, want)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	f.Add([]byte(`{"policy":"a","force":true}`))
+	f.Add([]byte(`{"of":"a/b","limit":"3"}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var w Wish
+		if err := Decode(body, &w); err != nil {
+			if status, _ := Answer(nil, err); status != http.StatusConflict {
+				t.Errorf("status %d for %q", status, body)
+			}
+		}
+	})
+}

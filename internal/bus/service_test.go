@@ -1,0 +1,137 @@
+package bus
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go/micro"
+)
+
+// offered are verbs that answer what they were asked, or refuse.
+func offered() map[string]Verb {
+	return map[string]Verb{
+		"status": func(_ context.Context, request []byte) (int, []byte) { return 200, request },
+		"rotate": func(context.Context, []byte) (int, []byte) { return 409, []byte(`{"error":"paused"}`) },
+	}
+}
+
+func TestService(t *testing.T) {
+	port := freePort(t)
+	external(t, port, t.TempDir(), nil)
+	b := prepared(t, at(t, onPort(port)))
+	serving := background(t, func(ctx context.Context) error { return b.Serve(ctx, "1.2.3", offered()) })
+	client := dial(t, onPort(port))
+	for _, subject := range []string{"rotatord.control.status", "rotatord.control.node-1.status"} {
+		eventually(t, "an answer on "+subject, func() bool {
+			answer, err := client.Request(subject, []byte(`{"of":"shop"}`), time.Second)
+			return err == nil && string(answer.Data) == `{"of":"shop"}`
+		})
+	}
+	answer, err := client.Request("rotatord.control.rotate", nil, patience)
+	must(t, err)
+	if answer.Header.Get(micro.ErrorCodeHeader) != "409" || string(answer.Data) != `{"error":"paused"}` {
+		t.Errorf("header %v, body %s", answer.Header, answer.Data)
+	}
+	// What `nats micro info rotatord` asks.
+	found, err := client.Request("$SRV.INFO.rotatord", nil, patience)
+	must(t, err)
+	var info micro.Info
+	must(t, json.Unmarshal(found.Data, &info))
+	if info.Version != "1.2.3" || info.Metadata["node"] != "node-1" || len(info.Endpoints) != 4 {
+		t.Errorf("info %+v", info)
+	}
+	serving.stop(t)
+	eventually(t, "the end of the service", func() bool {
+		_, err := client.Request("rotatord.control.status", nil, 200*time.Millisecond)
+		return err != nil
+	})
+}
+
+// A slow verb keeps nobody else waiting.
+func TestServiceAnswersSideBySide(t *testing.T) {
+	port := freePort(t)
+	external(t, port, t.TempDir(), nil)
+	b := prepared(t, at(t, onPort(port)))
+	release := make(chan struct{})
+	verbs := offered()
+	verbs["plan"] = func(context.Context, []byte) (int, []byte) { <-release; return 200, []byte("{}") }
+	defer background(t, func(ctx context.Context) error { return b.Serve(ctx, "1.2.3", verbs) }).stop(t)
+	defer close(release)
+	client := dial(t, onPort(port))
+	eventually(t, "the service", func() bool { _, err := client.Request("rotatord.control.status", nil, time.Second); return err == nil })
+	for range 3 {
+		must(t, client.Publish("rotatord.control.plan", nil))
+	}
+	_, err := client.Request("rotatord.control.status", []byte("{}"), patience)
+	must(t, err)
+}
+
+func TestPast(t *testing.T) {
+	b := prepared(t, config(t, t.TempDir()))
+	for i := range 25 {
+		for _, policy := range []string{"shop", "blog"} {
+			must(t, b.Publish(t.Context(), Event{ID: fmt.Sprint(policy, i), Kind: "issued", Policy: policy, Subject: fmt.Sprintf("%s/%d", policy, i%3)}))
+		}
+	}
+	ids := func(policy string, limit int, subject string) (found []string) {
+		t.Helper()
+		past, err := b.Past(t.Context(), policy, limit, func(e PastEvent) bool { return subject == "" || e.Subject == subject })
+		must(t, err)
+		for _, e := range past {
+			found = append(found, e.ID)
+		}
+		return found
+	}
+	if got, want := ids("shop", 3, ""), []string{"shop24", "shop23", "shop22"}; !slices.Equal(got, want) {
+		t.Errorf("newest %v, want %v", got, want)
+	}
+	if got, want := ids("shop", 2, "shop/0"), []string{"shop24", "shop21"}; !slices.Equal(got, want) {
+		t.Errorf("of one certificate %v, want %v", got, want)
+	}
+	if got := ids("", 100, ""); len(got) != 50 || got[0] != "blog24" {
+		t.Errorf("all: %v", got)
+	}
+	if got := ids("nope", 100, ""); len(got) != 0 {
+		t.Errorf("of nobody: %v", got)
+	}
+}
+
+// A history that is longer than one look back is found all the same.
+func TestPastGoesFurtherBack(t *testing.T) {
+	b := prepared(t, config(t, t.TempDir()))
+	must(t, b.Publish(t.Context(), Event{ID: "first", Kind: "issued", Policy: "shop", Subject: "shop/a"}))
+	for i := range firstPast + 10 {
+		_, err := b.js.PublishAsync(b.event("blog", "issued"), fmt.Appendf(nil, `{"id":"%d","subject":"blog/b"}`, i))
+		must(t, err)
+	}
+	select {
+	case <-b.js.PublishAsyncComplete():
+	case <-time.After(patience):
+		t.Fatal("the events were not stored")
+	}
+	past, err := b.Past(t.Context(), "", 1, func(e PastEvent) bool { return e.Subject == "shop/a" })
+	must(t, err)
+	if len(past) != 1 || past[0].ID != "first" {
+		t.Errorf("found %+v", past)
+	}
+}
+
+// How long events are kept follows the configuration.
+func TestEventAgeChanges(t *testing.T) {
+	dir := t.TempDir()
+	for _, age := range []time.Duration{24 * time.Hour, 48 * time.Hour} {
+		cfg := config(t, dir)
+		cfg.EventAge = age
+		b := prepared(t, cfg)
+		stream, err := b.js.Stream(t.Context(), "ROTATORD_EVENTS")
+		must(t, err)
+		if got := stream.CachedInfo().Config.MaxAge; got != age {
+			t.Errorf("events are kept %s, want %s", got, age)
+		}
+		must(t, b.Close())
+	}
+}
