@@ -49,6 +49,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
+	if child, ok := errors.AsType[ended](err); ok {
+		return child.code
+	}
 	fmt.Fprintln(stderr, "rotatord: "+err.Error())
 	return exitCode(err)
 }

@@ -30,6 +30,9 @@ type Config struct {
 	Clouds map[string]Cloud `yaml:"clouds"`
 	Brake  Brake            `yaml:"brake"`
 	Log    Log              `yaml:"log"`
+
+	// File is where the configuration was read from.
+	File string `yaml:"-"`
 }
 
 // Brake stops changes that are too many at once, and asks. What replaces nothing that is
@@ -309,7 +312,7 @@ func checkedSecret(d *document, r resolver, at string, f SecretFile) SecretFile 
 	}
 	f = SecretFile(r.secret(string(f)))
 	if problem := f.problem(); problem != "" {
-		d.addAt(at, "%s", problem)
+		d.addHost(at, "%s", problem)
 	}
 	return f
 }
@@ -322,9 +325,9 @@ func checkedFile(d *document, r resolver, at, path string) string {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		d.addAt(at, "file %s: %s", path, plainError(err))
+		d.addHost(at, "file %s: %s", path, plainError(err))
 	case info.IsDir():
-		d.addAt(at, "file %s is a directory", path)
+		d.addHost(at, "file %s is a directory", path)
 	}
 	return path
 }

@@ -1,0 +1,5 @@
+package main
+
+import "context"
+
+func (c *checker) online(context.Context) {}
