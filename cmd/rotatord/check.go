@@ -134,6 +134,8 @@ func (c *checker) add(severity policy.Severity, file, path, format string, args 
 	c.found = append(c.found, c.point.At(severity, file, path, format, args...))
 }
 
+func (c *checker) passed() bool { return c.verdict() == nil }
+
 func (c *checker) verdict() error {
 	switch {
 	case len(c.found.Errors()) > 0:
@@ -157,7 +159,7 @@ func (c *checker) print(cmd *cobra.Command, what string) error {
 	if len(c.found) > 0 {
 		fmt.Fprintln(cmd.ErrOrStderr(), c.found)
 	}
-	if failed := c.verdict() != nil; failed {
+	if !c.passed() {
 		return nil
 	}
 	_, err := fmt.Fprintln(cmd.OutOrStdout(), c.summary(what))
@@ -178,7 +180,7 @@ func (c *checker) printJSON(cmd *cobra.Command, what string) error {
 		OK       bool      `json:"ok"`
 		Summary  string    `json:"summary,omitempty"`
 		Problems []finding `json:"problems"`
-	}{OK: c.verdict() == nil, Problems: []finding{}}
+	}{OK: c.passed(), Problems: []finding{}}
 	if result.OK {
 		result.Summary = c.summary(what)
 	}
