@@ -33,7 +33,6 @@ type checkOptions struct {
 	online    bool
 	otherHost bool
 	user      string
-	timeout   time.Duration
 }
 
 func newCheckCommand(g *globals) *cobra.Command {
@@ -65,7 +64,6 @@ func newCheckCommand(g *globals) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&o.strict, "strict", false, "exit code 1 for warnings too")
 	flags.BoolVar(&o.online, "online", false, "ask clouds, NATS and TLS endpoints too; nothing is changed there")
-	flags.DurationVar(&o.timeout, "timeout", 20*time.Second, "how long one question of --online may take")
 	flags.StringVar(&o.user, "user", "", "check as this user, whom the service runs as; needs root")
 	flags.BoolVar(&o.otherHost, "other-host", false, "the files are for another host: leave out what concerns this one's files and users")
 	return cmd

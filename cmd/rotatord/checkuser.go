@@ -69,7 +69,7 @@ func (e ended) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 // system knows best.
 func checkAs(cmd *cobra.Command, g *globals, o checkOptions, as *anotherUser, args []string) error {
 	again := []string{
-		"rotatord", "check", "--config", g.config, "--output", o.output, "--timeout", o.timeout.String(),
+		"rotatord", "check", "--config", g.config, "--output", o.output,
 		fmt.Sprintf("--strict=%t", o.strict), fmt.Sprintf("--online=%t", o.online), "--",
 	}
 	child := exec.CommandContext(cmd.Context(), "/proc/self/exe")
