@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -83,10 +84,13 @@ func (a *asker) printChanges(w io.Writer, s admin.Status, seen map[string]string
 			}
 			continue
 		}
-		fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(time.Now()), x.Policy, shown(x.Certificate), line)
+		fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(time.Now()), x.Policy, printable(x.Certificate), line)
 	}
 	return nil
 }
+
+// writeJSONLine writes a value as one line, for what is read as a stream.
+func writeJSONLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
 // changeText is what is worth a line when it changes.
 func changeText(a admin.Assignment) string {

@@ -47,7 +47,7 @@ type daemon struct {
 	lock    io.Closer
 	http    *admin.Server
 	socket  *admin.Socket
-	// began is when the process did; quotas is what services last told, account to quota.
+	// began is when the process did; quotas is what services last told, by holder.
 	began   time.Time
 	quotas  sync.Map
 	bus     *bus.Bus

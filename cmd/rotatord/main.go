@@ -50,7 +50,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitOK
 	}
-	if err != errPlanChanges { //nolint:errorlint // it is never wrapped
+	if child, ok := errors.AsType[ended](err); ok {
+		return child.code
+	}
+	if !errors.Is(err, errPlanChanges) {
 		fmt.Fprintln(stderr, "rotatord: "+err.Error())
 	}
 	return exitCode(err)

@@ -4,8 +4,12 @@ import (
 	"context"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/rotatord/rotatord/internal/certs/certstest"
+	"github.com/rotatord/rotatord/internal/policy"
 )
 
 func TestMain(m *testing.M) {
@@ -19,9 +23,27 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"pem": writePEM},
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("NO_COLOR", "1")
 			return nil
 		},
 	})
+}
+
+// writePEM is the command "pem DIRECTORY LIFE NAME...": it writes a pair for the names
+// that has just been issued.
+func writePEM(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 3 {
+		ts.Fatalf("usage: pem DIRECTORY LIFE NAME...")
+	}
+	dir := ts.MkAbs(args[0])
+	life, err := policy.ParseDuration(args[1])
+	ts.Check(err)
+	ts.Check(os.MkdirAll(dir, 0o755))
+	ca, err := certstest.NewCA("test")
+	ts.Check(err)
+	bundle, err := ca.Issue(certstest.Options{Names: args[2:], NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(life.Std())})
+	ts.Check(err)
+	ts.Check(certstest.WritePair(dir, args[2], bundle))
 }

@@ -79,7 +79,7 @@ func (d *daemon) outlooks(ctx context.Context, ids []rotation.ID) []outlookOf {
 func (d *daemon) quotasAfter(r *radius) []admin.Quota {
 	var quotas []admin.Quota
 	d.quotas.Range(func(key, value any) bool {
-		at, q := key.(account), value.(quota)
+		at, q := key.(holder), value.(quota)
 		quotas = append(quotas, admin.Quota{Cloud: at.cloud, Service: at.service, Used: q.used, After: q.used + r.stages[at] - r.retires[at], Limit: q.limit})
 		return true
 	})

@@ -60,6 +60,9 @@ func (d *daemon) replace(ctx context.Context, result *admin.Reload) error {
 	}
 	before := d.inForce()
 	set.Config, result.Warnings = reloadable(before.set.Config, set.Config)
+	for _, p := range set.Prove(time.Now(), &policy.Pointer{}) {
+		result.Warnings = append(result.Warnings, fmt.Sprintf("%s:%d:%d: %s", p.File, p.Line, p.Column, p.Message))
+	}
 	next, err := d.build(set, before)
 	if err != nil {
 		return err

@@ -125,6 +125,7 @@ func (r *rig) start() *daemon {
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	tellProblems(set, r.log.logger())
 	d, err := newDaemon(set, r.log.logger())
 	if err != nil {
 		r.t.Fatal(err)

@@ -2,10 +2,12 @@ package main
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"os/signal"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -32,6 +34,7 @@ func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) error {
 	if err != nil {
 		return err
 	}
+	tellProblems(set, log)
 	d, err := newDaemon(set, log)
 	if err != nil {
 		return err
@@ -66,5 +69,13 @@ func onHangup(f func()) (stop func()) {
 		signal.Stop(signals)
 		close(done)
 		wg.Wait()
+	}
+}
+
+// tellProblems says what the policies cannot keep. Nothing of it keeps the daemon from
+// doing the rest.
+func tellProblems(set *policy.Set, log *slog.Logger) {
+	for _, p := range set.Prove(time.Now(), &policy.Pointer{}) {
+		log.Warn("a policy promises what it cannot keep; rotatord check tells more", "file", p.File, "line", p.Line, "err", p.Message)
 	}
 }

@@ -30,18 +30,18 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		if a.Wanted != nil {
 			expires = until(a.Wanted.NotAfter, now)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Policy, shown(a.Certificate), a.State, since(a.Since, now), expires, targetsText(a.Targets), until(a.NextLook, now))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Policy, printable(a.Certificate), a.State, since(a.Since, now), expires, targetsText(a.Targets), until(a.NextLook, now))
 	}
 	if err := t.Flush(); err != nil {
 		return err
 	}
 	for _, a := range assignments {
 		if a.Reason != "" && a.State != "converged" {
-			fmt.Fprintf(w, "\n%s/%s: %s", a.Policy, shown(a.Certificate), a.Reason)
+			fmt.Fprintf(w, "\n%s/%s: %s", a.Policy, printable(a.Certificate), a.Reason)
 		}
 		for _, target := range a.Targets {
 			if target.Failure != "" && target.Failure != a.Reason {
-				fmt.Fprintf(w, "\n%s/%s, target %s: %s", a.Policy, shown(a.Certificate), target.Name, target.Failure)
+				fmt.Fprintf(w, "\n%s/%s, target %s: %s", a.Policy, printable(a.Certificate), target.Name, target.Failure)
 			}
 		}
 	}
@@ -112,7 +112,7 @@ func printPlan(w io.Writer, p admin.Plan, now time.Time) error {
 			idle++
 			continue
 		}
-		fmt.Fprintf(w, "%s/%s: %s%s\n", a.Policy, shown(a.Certificate), a.State, bundleText(a.Wanted, now))
+		fmt.Fprintf(w, "%s/%s: %s%s\n", a.Policy, printable(a.Certificate), a.State, bundleText(a.Wanted, now))
 		if a.Error != "" {
 			fmt.Fprintf(w, "  cannot be planned: %s\n", a.Error)
 		}
@@ -198,7 +198,7 @@ func printSteps(w io.Writer, steps []admin.Step, now time.Time) error {
 
 func printExplanation(w io.Writer, e admin.Explanation, now time.Time) error {
 	a := e.Assignment
-	fmt.Fprintf(w, "%s/%s is %s", a.Policy, shown(a.Certificate), a.State)
+	fmt.Fprintf(w, "%s/%s is %s", a.Policy, printable(a.Certificate), a.State)
 	if !a.Since.IsZero() {
 		fmt.Fprintf(w, ", for %s", since(a.Since, now))
 	}
@@ -361,8 +361,8 @@ func short(fingerprint string) string { return fingerprint[:min(len(fingerprint)
 
 func dash(s string) string { return cmp.Or(s, "-") }
 
-// shown is a name without what a terminal would take for a command.
-func shown(s string) string {
+// printable is a name without what a terminal would take for a command.
+func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
 			return '?'

@@ -143,15 +143,15 @@ func (d *daemon) daemonView() admin.Daemon {
 // radius adds up how far the changes of plans reach.
 type radius struct {
 	admin.Radius
-	stages, retires map[account]int
+	stages, retires map[holder]int
 	verifies        map[string]bool
 }
 
-// account is one service of one cloud.
-type account struct{ cloud, service string }
+// holder is what holds certificates: one service of one account.
+type holder struct{ cloud, service string }
 
 func newRadius() *radius {
-	return &radius{Radius: admin.Radius{Endpoints: map[string]int{}}, stages: map[account]int{}, retires: map[account]int{}, verifies: map[string]bool{}}
+	return &radius{Radius: admin.Radius{Endpoints: map[string]int{}}, stages: map[holder]int{}, retires: map[holder]int{}, verifies: map[string]bool{}}
 }
 
 func (r *radius) add(g *generation, out *rotation.Outlook) {
@@ -160,7 +160,7 @@ func (r *radius) add(g *generation, out *rotation.Outlook) {
 		r.Assignments++
 	}
 	for _, s := range changes {
-		target := g.account(out.ID.Policy, s.Target)
+		target := g.holder(out.ID.Policy, s.Target)
 		switch s.Kind {
 		case rotation.StepIssue:
 			r.Issued++
@@ -189,20 +189,20 @@ func (r *radius) sum() admin.Radius {
 	return r.Radius
 }
 
-// account is where a step's certificate counts: of a target, or of the policy's issuer.
-func (g *generation) account(policy, target string) account {
+// holder is where a step's certificate counts: of a target, or of the policy's issuer.
+func (g *generation) holder(policy, target string) holder {
 	p := g.parts[policy].assembly.Policy
 	if target == "" && p.Source.PrivateCA != nil {
-		return account{p.Source.PrivateCA.Cloud, "ccm"}
+		return holder{p.Source.PrivateCA.Cloud, "ccm"}
 	}
 	for _, t := range p.Targets {
 		switch {
 		case t.Name != target:
 		case t.WAF != nil:
-			return account{t.WAF.Cloud, "waf"}
+			return holder{t.WAF.Cloud, "waf"}
 		case t.APIG != nil:
-			return account{t.APIG.Cloud, "apig"}
+			return holder{t.APIG.Cloud, "apig"}
 		}
 	}
-	return account{}
+	return holder{}
 }

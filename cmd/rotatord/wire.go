@@ -40,7 +40,7 @@ type wiring struct {
 	log   *slog.Logger
 	// skew hears how far this host's clock is ahead of a cloud's, quota what an account holds.
 	skew  func(time.Duration)
-	quota func(account, quota)
+	quota func(holder, quota)
 	// transport replaces the network of the clouds in tests; nil otherwise.
 	transport http.RoundTripper
 	clients   map[string]*huaweicloud.Client
@@ -61,7 +61,7 @@ type sharedWAF struct{ cloud, mode, enterpriseProject string }
 
 func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wiring {
 	return &wiring{
-		set: set, meter: meter, log: log, skew: func(time.Duration) {}, quota: func(account, quota) {}, clients: map[string]*huaweicloud.Client{}, roots: map[string][]byte{}, wafs: map[sharedWAF]*waf.Target{},
+		set: set, meter: meter, log: log, skew: func(time.Duration) {}, quota: func(holder, quota) {}, clients: map[string]*huaweicloud.Client{}, roots: map[string][]byte{}, wafs: map[sharedWAF]*waf.Target{},
 		authorities: &privateca.Authorities{}, gateways: &apig.Locks{},
 		listings: map[providers.Target]*rotation.Listing{}, applications: map[*policy.IdentityCenter]*identitycenter.Application{},
 	}

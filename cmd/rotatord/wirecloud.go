@@ -91,7 +91,7 @@ type cloudMeter struct {
 	huaweicloud.Meter
 	cloud string
 	skew  func(time.Duration)
-	quota func(account, quota)
+	quota func(holder, quota)
 }
 
 // ClockSkew implements huaweicloud.Meter.
@@ -102,6 +102,6 @@ func (m cloudMeter) ClockSkew(d time.Duration) {
 
 // Quota implements huaweicloud.Meter.
 func (m cloudMeter) Quota(service string, used, limit int) {
-	m.quota(account{m.cloud, service}, quota{used, limit})
+	m.quota(holder{m.cloud, service}, quota{used, limit})
 	m.Meter.Quota(service, used, limit)
 }

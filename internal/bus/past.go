@@ -68,7 +68,7 @@ func readPast(ctx context.Context, stream jetstream.Stream, filter string, start
 		if err != nil {
 			return nil, err
 		}
-		last := end // of an empty batch
+		last := end                       // of an empty batch
 		for m := range batch.Messages() { // to its end, or the library waits for ever
 			facts, err := m.Metadata()
 			if err != nil {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-var update = flag.Bool("update", false, "write the expected messages of testdata/bad anew")
+var update = flag.Bool("update", false, "write the expected messages of testdata/bad and testdata/warn anew")
 
 func must(t testing.TB, err error) {
 	t.Helper()
@@ -59,36 +59,78 @@ func loadIn(dir string) (*Set, string) {
 	return set, strings.ReplaceAll(err.Error(), dir+"/", "")
 }
 
+// start is when the simulations of these tests begin, so that their messages stay.
+var start = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// looked is what is found in a file of testdata, with paths relative to its household.
+func looked(t *testing.T, file string) (set *Set, found Problems, text string) {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	must(t, err)
+	var dir string
+	if strings.HasPrefix(filepath.Base(file), "config-") {
+		dir = household(t, string(data), nil)
+	} else {
+		dir = household(t, plainConfig, map[string]string{"p.yaml": string(data)})
+	}
+	set, found = Read(filepath.Join(dir, "rotatord.yaml"), nil, noEnv)
+	if len(found) == 0 {
+		found = set.Prove(start, &Pointer{})
+	}
+	return set, found, strings.ReplaceAll(found.Error(), dir+"/", "") + "\n"
+}
+
+// golden compares with the text beside a file of testdata.
+func golden(t *testing.T, file, got string) {
+	t.Helper()
+	beside := strings.TrimSuffix(file, ".yaml") + ".txt"
+	if *update {
+		must(t, os.WriteFile(beside, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(beside)
+	must(t, err)
+	if got != string(want) {
+		t.Errorf("the message is\n%swant\n%s", got, want)
+	}
+}
+
 // Each file of testdata/bad has one mistake, and beside it the message for it.
 func TestBadFiles(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.yaml")
 	must(t, err)
 	for _, file := range files {
-		name := strings.TrimSuffix(filepath.Base(file), ".yaml")
-		t.Run(name, func(t *testing.T) {
-			data, err := os.ReadFile(file)
-			must(t, err)
-			var dir string
-			if strings.HasPrefix(name, "config-") {
-				dir = household(t, string(data), nil)
-			} else {
-				dir = household(t, plainConfig, map[string]string{"p.yaml": string(data)})
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			_, found, text := looked(t, file)
+			if len(found.Errors()) == 0 {
+				t.Fatalf("it was taken: %s", text)
 			}
-			set, got := loadIn(dir)
-			if got == "" || set != nil {
-				t.Fatalf("it was taken: %+v", set)
-			}
-			got += "\n"
-			golden := strings.TrimSuffix(file, ".yaml") + ".txt"
-			if *update {
-				must(t, os.WriteFile(golden, []byte(got), 0o644))
-			}
-			want, err := os.ReadFile(golden)
-			must(t, err)
-			if got != string(want) {
-				t.Errorf("the message is\n%swant\n%s", got, want)
-			}
+			golden(t, file, text)
 		})
+	}
+}
+
+// Each file of testdata/warn can be used, and should not be without being told this.
+func TestWarnFiles(t *testing.T) {
+	files, err := filepath.Glob("testdata/warn/*.yaml")
+	must(t, err)
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
+			set, found, text := looked(t, file)
+			if len(found) != 1 || len(found.Errors()) > 0 || len(set.Policies) != 1 {
+				t.Fatalf("want one warning, have %s", text)
+			}
+			golden(t, file, text)
+		})
+	}
+}
+
+func TestGoodFilesHaveNoWarnings(t *testing.T) {
+	set, found := Read(filepath.Join(goodCopy(t), "rotatord.yaml"), nil, noEnv)
+	if len(found) == 0 {
+		found = set.Prove(start, &Pointer{})
+	}
+	if len(found) > 0 {
+		t.Error(found)
 	}
 }
 

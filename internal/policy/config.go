@@ -37,6 +37,9 @@ type Config struct {
 	Brake  Brake            `yaml:"brake"`
 	Audit  Audit            `yaml:"audit"`
 	Log    Log              `yaml:"log"`
+
+	// File is where the configuration was read from.
+	File string `yaml:"-"`
 }
 
 // Audit is the history of what was decided and done.
@@ -352,7 +355,7 @@ func checkedSecret(d *document, r resolver, at string, f SecretFile) SecretFile 
 	}
 	f = SecretFile(r.secret(string(f)))
 	if problem := f.problem(); problem != "" {
-		d.addAt(at, "%s", problem)
+		d.addHost(at, "%s", problem)
 	}
 	return f
 }
@@ -365,9 +368,9 @@ func checkedFile(d *document, r resolver, at, path string) string {
 	info, err := os.Stat(path)
 	switch {
 	case err != nil:
-		d.addAt(at, "file %s: %s", path, plainError(err))
+		d.addHost(at, "file %s: %s", path, plainError(err))
 	case info.IsDir():
-		d.addAt(at, "file %s is a directory", path)
+		d.addHost(at, "file %s is a directory", path)
 	}
 	return path
 }

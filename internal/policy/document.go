@@ -65,37 +65,46 @@ func readAtMost(file string, limit int64) ([]byte, error) {
 
 func parseDocument(file string, data []byte, target any) *document {
 	d := &document{file: file}
-	if len(data) > maxDocument {
-		d.problems = append(d.problems, Problem{File: file, Message: fmt.Sprintf("is longer than %d bytes", maxDocument)})
-		return d
-	}
-	d.lines = strings.Split(string(data), "\n")
-	tokens := lexer.Tokenize(string(data))
-	if at := tooDeep(tokens); at != nil {
-		d.add(at, "nested more than %d levels deep", maxDepth)
-		return d
-	}
-	tree, err := parser.Parse(tokens, 0)
-	if err != nil {
-		d.addError(err, target)
-		return d
-	}
-	d.tree = tree
-	if len(bytes.TrimSpace(data)) == 0 || len(tree.Docs) == 0 || isEmpty(tree.Docs[0].Body) {
-		d.problems = append(d.problems, Problem{File: file, Line: 1, Column: 1, Message: "is empty"})
-		return d
-	}
-	if at := secondDocument(tokens); at != nil {
-		d.add(at, "a second YAML document starts here; put it into a file of its own")
+	if !d.parse(data, target) {
 		return d
 	}
 	if d.checkKeys(); len(d.problems) > 0 {
 		return d
 	}
-	if err := yaml.NodeToValue(tree.Docs[0].Body, target, yaml.DisallowUnknownField()); err != nil {
+	if err := yaml.NodeToValue(d.tree.Docs[0].Body, target, yaml.DisallowUnknownField()); err != nil {
 		d.addError(err, target)
 	}
 	return d
+}
+
+// parse makes the tree of exactly one document, and reports whether there is one. Of
+// target only the type counts, for the words of a mistake.
+func (d *document) parse(data []byte, target any) bool {
+	if len(data) > maxDocument {
+		d.problems = append(d.problems, Problem{File: d.file, Message: fmt.Sprintf("is longer than %d bytes", maxDocument)})
+		return false
+	}
+	d.lines = strings.Split(string(data), "\n")
+	tokens := lexer.Tokenize(string(data))
+	if at := tooDeep(tokens); at != nil {
+		d.add(at, "nested more than %d levels deep", maxDepth)
+		return false
+	}
+	tree, err := parser.Parse(tokens, 0)
+	if err != nil {
+		d.addError(err, target)
+		return false
+	}
+	d.tree = tree
+	if len(bytes.TrimSpace(data)) == 0 || len(tree.Docs) == 0 || isEmpty(tree.Docs[0].Body) {
+		d.problems = append(d.problems, Problem{File: d.file, Line: 1, Column: 1, Message: "is empty"})
+		return false
+	}
+	if at := secondDocument(tokens); at != nil {
+		d.add(at, "a second YAML document starts here; put it into a file of its own")
+		return false
+	}
+	return true
 }
 
 // maxDepth is how deep lists and mappings may be nested by brackets, and by dashes on one
@@ -292,6 +301,12 @@ func (d *document) checkWhole(path string) {
 // path does not exist, because a field is missing, the nearest parent is shown.
 func (d *document) addAt(path, format string, args ...any) {
 	d.add(d.find(path), format, args...)
+}
+
+// addHost is addAt for what is wrong on this host and not in the text.
+func (d *document) addHost(path, format string, args ...any) {
+	d.addAt(path, format, args...)
+	d.problems[len(d.problems)-1].Host = true
 }
 
 // addAtKey records a problem with the last name of a path itself, not with what it

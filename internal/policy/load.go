@@ -27,19 +27,11 @@ func (s *Set) Policy(name string) *Policy {
 // The error is a Problems with all mistakes found. getenv is os.Getenv or a test's;
 // CREDENTIALS_DIRECTORY and STATE_DIRECTORY are asked for.
 func Load(configFile string, getenv func(string) string) (*Set, error) {
-	config, problems := loadConfig(configFile, getenv)
-	if config == nil {
-		return nil, problems.orNil()
+	set, problems := Read(configFile, nil, getenv)
+	if len(problems) > 0 {
+		return nil, problems
 	}
-	files, err := Files(config.Policies)
-	if err != nil {
-		problems = append(problems, Problem{File: config.Policies, Message: "policies cannot be listed: " + plainError(err)})
-	}
-	policies, more := loadPolicies(files, config, getenv)
-	if problems = append(problems, more...); len(problems) > 0 {
-		return nil, problems.orNil()
-	}
-	return &Set{Config: config, Policies: policies}, nil
+	return set, nil
 }
 
 // Socket is where the daemon with this configuration is asked. It fails only if the file
@@ -47,23 +39,36 @@ func Load(configFile string, getenv func(string) string) (*Set, error) {
 func Socket(configFile string, getenv func(string) string) (string, error) {
 	var config Config
 	d := readDocument(configFile, &config)
-	if len(d.problems) > 0 {
-		return "", d.problems.orNil()
+	if len(d.problems) == 0 {
+		r := newResolver(configFile, getenv)
+		config.completeState(r, getenv)
+		config.completeSocket(d, r, getenv)
 	}
-	r := newResolver(configFile, getenv)
-	config.completeState(r, getenv)
-	config.completeSocket(d, r, getenv)
-	return config.Socket, d.problems.orNil()
+	if len(d.problems) > 0 {
+		return "", d.problems
+	}
+	return config.Socket, nil
 }
 
-// CheckFiles checks policy files by themselves, against the configuration.
-func CheckFiles(configFile string, files []string, getenv func(string) string) error {
+// Read is Load for those who want to know more of what is wrong: besides the mistakes it
+// returns the configuration and those policies whose text has none, or nil where the
+// configuration cannot be decoded at all. With files it reads these instead of all
+// policies.
+func Read(configFile string, files []string, getenv func(string) string) (*Set, Problems) {
 	config, problems := loadConfig(configFile, getenv)
 	if config == nil {
-		return problems.orNil()
+		return nil, problems
 	}
-	_, more := loadPolicies(files, config, getenv)
-	return append(problems, more...).orNil()
+	if files == nil {
+		var err error
+		if files, err = Files(config.Policies); err != nil {
+			problems = append(problems, Problem{File: config.Policies, Message: "policies cannot be listed: " + plainError(err)})
+		}
+	}
+	policies, more := loadPolicies(files, config, getenv)
+	problems = append(problems, more...)
+	problems.Sort()
+	return &Set{Config: config, Policies: policies}, problems
 }
 
 // loadConfig returns nil if the file could not be decoded at all: then the policies
@@ -74,10 +79,12 @@ func loadConfig(file string, getenv func(string) string) (*Config, Problems) {
 	if len(d.problems) > 0 {
 		return nil, d.problems
 	}
+	config.File = file
 	config.complete(d, newResolver(file, getenv), getenv)
 	return &config, d.problems
 }
 
+// loadPolicies returns the policies whose text has no mistakes.
 func loadPolicies(files []string, config *Config, getenv func(string) string) ([]*Policy, Problems) {
 	var policies []*Policy
 	var problems Problems
@@ -92,7 +99,9 @@ func loadPolicies(files []string, config *Config, getenv func(string) string) ([
 			checkPlaces(d, p, taken)
 		}
 		problems = append(problems, d.problems...)
-		policies = append(policies, p)
+		if !slices.ContainsFunc(d.problems, func(p Problem) bool { return !p.Host }) {
+			policies = append(policies, p)
+		}
 	}
 	slices.SortFunc(policies, func(a, b *Policy) int { return cmp.Compare(a.Name, b.Name) })
 	return policies, problems

@@ -36,6 +36,7 @@ func TestLoadEverything(t *testing.T) {
 	in := func(path string) string { return filepath.Join(dir, path) }
 	secret := func(name string) SecretFile { return SecretFile(in("secrets/" + name)) }
 	wantConfig := &Config{
+		File:     in("rotatord.yaml"),
 		Policies: in("policies"), State: in("state"), Node: "edge-1.example.com",
 		HTTP: HTTP{Listen: "127.0.0.1:0"}, Brake: Brake{MaxShare: 12.5, MaxPerHour: new(50)},
 		NATS: NATS{
@@ -173,6 +174,7 @@ func TestConfigDefaults(t *testing.T) {
 	host, err := os.Hostname()
 	must(t, err)
 	same(t, set.Config, &Config{
+		File:     filepath.Join(dir, "rotatord.yaml"),
 		Policies: filepath.Join(dir, "policies"), State: "/var/lib/rotatord", Node: host,
 		HTTP: HTTP{Listen: "127.0.0.1:9847"}, NATS: NATS{Prefix: "rotatord", Replicas: 1}, Brake: Brake{MaxShare: 20, MaxPerHour: new(200)}, Log: Log{Level: "info", Format: "auto"},
 		Audit: Audit{Retain: defaultAudit}, Socket: "/run/rotatord/rotatord.sock",
@@ -224,18 +226,22 @@ func TestFilesBehindLinks(t *testing.T) {
 	}
 }
 
-func TestCheckFiles(t *testing.T) {
+func TestReadFiles(t *testing.T) {
 	dir := household(t, plainConfig, map[string]string{"broken.yaml": "name: B\n"})
 	config, broken, good := filepath.Join(dir, "rotatord.yaml"), filepath.Join(dir, "policies", "broken.yaml"), filepath.Join(dir, "good.yaml")
 	write(t, good, "name: good\nsource: {directory: {path: /x}}\n", 0o600)
-	if err := CheckFiles(config, []string{good}, noEnv); err != nil {
-		t.Errorf("a good file beside a broken one: %v", err)
+	if set, problems := Read(config, []string{good}, noEnv); len(problems) > 0 || set.Policy("good") == nil {
+		t.Errorf("a good file beside a broken one: %v", problems)
 	}
-	if err := CheckFiles(config, []string{good, broken}, noEnv); err == nil || !strings.Contains(err.Error(), "broken.yaml:1:7") {
-		t.Errorf("a broken file: %v", err)
+	set, problems := Read(config, []string{good, broken}, noEnv)
+	if len(problems) != 2 || !strings.Contains(problems.Error(), "broken.yaml:1:7") {
+		t.Errorf("a broken file: %v", problems)
 	}
-	if err := CheckFiles(filepath.Join(dir, "nowhere.yaml"), []string{good}, noEnv); err == nil {
-		t.Error("no configuration: no error")
+	if len(set.Policies) != 1 || set.Policies[0].Name != "good" {
+		t.Errorf("beside a broken file %v were read", set.Policies)
+	}
+	if set, problems := Read(filepath.Join(dir, "nowhere.yaml"), []string{good}, noEnv); set != nil || len(problems) != 1 {
+		t.Errorf("no configuration: %v", problems)
 	}
 }
 
@@ -411,6 +417,10 @@ func tried(t *testing.T, dir string) {
 	}
 	if err == nil {
 		complete(t, set)
+		set.Prove(time.Now(), &Pointer{})
+		if took := time.Since(started); took > 5*time.Second {
+			t.Errorf("with its proof it took %s", took)
+		}
 		return
 	}
 	if set != nil || err.Error() == "" {

@@ -266,7 +266,7 @@ func (w *When) complete(d *document, c *Config) {
 		switch {
 		case !subjectPattern.MatchString(subject):
 			d.addAt(at, "%q is not a NATS subject; wildcards cannot be used here", subject)
-		case subject == c.NATS.Prefix || strings.HasPrefix(subject, c.NATS.Prefix+".") || strings.HasPrefix(subject, "$"):
+		case subject == c.NATS.Prefix || strings.HasPrefix(subject, c.NATS.Prefix+".") || strings.HasPrefix(subject, "$") || strings.HasPrefix(subject, "_INBOX."):
 			d.addAt(at, "subject %q is one of rotatord's or the server's own; <prefix>.trigger.<policy> is heard anyway", subject)
 		}
 	}

@@ -226,8 +226,8 @@ func (ca *PrivateCA) completeNames(d *document, at string) {
 	}
 }
 
-// covers reports whether the certificate that is asked for may be served at host.
-func (ca *PrivateCA) covers(host string) bool {
+// Covers reports whether the certificate that is asked for may be served at host.
+func (ca *PrivateCA) Covers(host string) bool {
 	var info certs.Info
 	for _, name := range ca.Names {
 		if name.Type == "DNS" || name.Type == "IP" {
@@ -245,14 +245,14 @@ func (p *Policy) completeCoverage(d *document) {
 			continue
 		}
 		for j, name := range t.Endpoints().List {
-			if !ca.covers(name) {
+			if !ca.Covers(name) {
 				field := map[string]string{"waf": "hosts", "apig": "domains"}[t.Kind()]
 				d.addAt(fmt.Sprintf("$.targets[%d].%s.%s[%d]", i, t.Kind(), field, j), "no name of the certificate covers %s; add dns:%s to source.private_ca.names", name, name)
 			}
 		}
 	}
 	for i, endpoint := range p.Verify.Endpoints {
-		if host, _, err := net.SplitHostPort(endpoint); err == nil && !ca.covers(host) {
+		if host, _, err := net.SplitHostPort(endpoint); err == nil && !ca.Covers(host) {
 			d.addAt(fmt.Sprintf("$.verify.endpoints[%d]", i), "no name of the certificate covers %s, so it cannot be proven there", host)
 		}
 	}

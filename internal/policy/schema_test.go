@@ -64,12 +64,13 @@ var schemaCannot = map[string]string{
 	"it cannot reckon with spans, numbers in a text, or a calendar": `
 		config-agency-long config-agency-short config-http-port config-timeout config-url-port policy-ca-backdate
 		policy-ca-renew-late policy-ca-validity-long policy-ca-validity-zero policy-duration-endless
-		policy-freeze-end policy-rescan policy-schedule-never policy-splay policy-too-often policy-window-frozen
-		policy-window-long policy-window-zone`,
+		policy-freeze-end policy-freeze-outlives policy-guard-remaining policy-rescan policy-schedule-never policy-splay
+		policy-splay-window policy-too-often policy-window-frozen policy-window-late policy-window-long
+		policy-window-zone`,
 	"it cannot tell what an address, a name or a pattern means": `
 		config-agency-metadata-far config-embedded-not-loopback config-metadata-far policy-ca-extension-standard
 		policy-ca-name-email policy-ca-name-host policy-ca-name-ip policy-ca-name-uri policy-guard-names
-		policy-pattern policy-pattern-issuer policy-subject-own policy-subject-server`,
+		policy-pattern policy-pattern-issuer policy-subject-inbox policy-subject-own policy-subject-server`,
 	"it cannot compare one part of a document with another": `
 		config-agency-other-domain config-agency-project config-replicas-embedded policy-ca-endpoint-uncovered
 		policy-ca-host-uncovered policy-ca-name-twice policy-ca-names-missing policy-ca-no-target policy-canary-all

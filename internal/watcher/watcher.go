@@ -202,6 +202,19 @@ func (w *Watcher) Load(name string, fingerprint certs.Fingerprint) (*certs.Bundl
 	return certs.LoadPair(certificate.Pair, w.config.KeyPassword)
 }
 
+// Look returns what a directory holds now, for those who want to know once. Nothing is
+// watched.
+func Look(config Config) (*Snapshot, error) {
+	w, err := New(config)
+	if err != nil {
+		return nil, err
+	}
+	s := newScanner(w.config, w.logger)
+	s.rescan(Startup)
+	now, _ := s.snapshot(w.Snapshot())
+	return now, nil
+}
+
 // Run watches until ctx ends and then returns nil. It may be called once.
 func (w *Watcher) Run(ctx context.Context) error {
 	if w.started.Swap(true) {

@@ -136,3 +136,24 @@ type named struct {
 	ID   string `json:"id,omitempty"`
 	Name string `json:"name,omitempty"`
 }
+
+// LogIn makes sure that the credentials are good, by a question to IAM that changes
+// nothing. That they may not ask it is a success: they were recognised.
+func (c *Client) LogIn(ctx context.Context) error {
+	if c.bases[IAM] == nil {
+		return nil // there is nobody to ask, and calls that need nobody go well
+	}
+	var answer struct {
+		Projects []named `json:"projects"`
+	}
+	err := c.Do(ctx, Call{
+		Service: IAM, Operation: opListProjects, Op: "look up the project of region " + c.region,
+		Method: http.MethodGet, Path: "/v3/projects", Query: url.Values{"name": {c.region}}, Out: &answer,
+	})
+	switch providers.KindOf(err) {
+	case providers.KindDenied, providers.KindNotFound:
+		return nil
+	default:
+		return err
+	}
+}
