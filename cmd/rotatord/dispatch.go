@@ -19,6 +19,8 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(context.Cause(ctx), bus.ErrLost):
+		return context.Cause(ctx) // whoever has it now looks again
 	case errors.Is(err, rotation.ErrStopping):
 		return &bus.Retry{Err: err}
 	case errors.Is(err, rotation.ErrConflict):
