@@ -19,7 +19,7 @@ import (
 // TestClusterLosesNATSNodes kills the leaders of the work queue and of the journal, and parts
 // one from the others, each in the middle of a rotation of everything. All is done, once.
 func TestClusterLosesNATSNodes(t *testing.T) {
-	f := newFleet(t, 20)
+	f := newCrew(t, 20)
 	f.startAll()
 	f.awaitServed(f.times(1))
 	f.awaitReady()
@@ -60,7 +60,7 @@ func isIssued(line map[string]any) bool { return line["msg"] == "certificate iss
 // TestClusterOutage takes all of NATS away: daemons go on watching and measuring, end the
 // step in flight, begin no new one, and say why. What was missed is done once afterwards.
 func TestClusterOutage(t *testing.T) {
-	f := newFleet(t, 6)
+	f := newCrew(t, 6)
 	f.startAll()
 	f.awaitServed(f.times(1))
 	f.awaitReady()
@@ -128,7 +128,7 @@ func TestClusterOutage(t *testing.T) {
 // TestClusterCredentialsAreRotated replaces the passwords, the servers' certificates, and the
 // CA of the clients' certificates, while everything runs: no daemon is started again.
 func TestClusterCredentialsAreRotated(t *testing.T) {
-	f := newFleet(t, 3)
+	f := newCrew(t, 3)
 	f.startAll()
 	f.awaitServed(f.times(1))
 	f.awaitReady()
@@ -175,7 +175,7 @@ func TestClusterCredentialsAreRotated(t *testing.T) {
 }
 
 // connections counts how often each daemon has connected.
-func (f *fleet) connections() (counts []int) {
+func (f *crew) connections() (counts []int) {
 	for _, m := range f.daemons {
 		counts = append(counts, strings.Count(m.log.text(), `"msg":"nats connected"`))
 	}
@@ -184,7 +184,7 @@ func (f *fleet) connections() (counts []int) {
 
 // TestClusterPermissions tries what the shipped accounts are to prevent.
 func TestClusterPermissions(t *testing.T) {
-	f := newFleet(t, 1)
+	f := newCrew(t, 1)
 	f.start(f.daemons[0])
 	f.awaitServed(f.times(1))
 	f.settled()

@@ -440,8 +440,8 @@ func (c *natsCluster) isolate(n *natsNode, yes bool) {
 	}
 }
 
-// fleet is three daemons with the same policies, and what they share.
-type fleet struct {
+// crew is three daemons with the same policies, and what they share.
+type crew struct {
 	*rig
 	nats    *natsCluster
 	cloud   *remoteSim
@@ -456,15 +456,15 @@ type peer struct {
 	config string
 }
 
-// newFleet writes the configuration of three daemons; policies are hosts with a
+// newCrew writes the configuration of three daemons; policies are hosts with a
 // certificate of a private CA each, which any of them can work for.
-func newFleet(t *testing.T, policies int) *fleet {
+func newCrew(t *testing.T, policies int) *crew {
 	t.Helper()
 	ca, err := certstest.NewCA("test")
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fleet{rig: &rig{t: t, dir: t.TempDir(), ca: ca}, nats: startNATS(t)}
+	f := &crew{rig: &rig{t: t, dir: t.TempDir(), ca: ca}, nats: startNATS(t)}
 	args := []string{"--latency", "50ms", "--propagation", "100ms", "--edges", "1"}
 	for i := range policies {
 		f.hosts = append(f.hosts, fmt.Sprintf("pay-%02d.example.com", i))
@@ -495,6 +495,7 @@ nats:
   password_file: %[4]s/nats-password
   tls: {ca_file: %[4]s/nats-ca.pem, cert_file: %[4]s/client.crt, key_file: %[4]s/client.key}
   replicas: 3
+brake: {max_share: 99.9%%, max_per_hour: 100000}
 `, home, m.node, f.nats.urls(), f.dir)+f.cloud.info.cloudYAML())
 		f.write(m.node+"/policies/ours.yaml", f.ours(m))
 		for _, host := range f.hosts {
@@ -506,7 +507,7 @@ nats:
 }
 
 // clientCredentials writes what the daemons log in with.
-func (f *fleet) clientCredentials(ca *certstest.CA) {
+func (f *crew) clientCredentials(ca *certstest.CA) {
 	f.t.Helper()
 	f.write("nats-password", f.nats.passwords["rotatord"])
 	f.write("nats-ca.pem", string(f.nats.ca.RootPEM()))
@@ -514,7 +515,7 @@ func (f *fleet) clientCredentials(ca *certstest.CA) {
 }
 
 // anybodys is a policy that all daemons have and any of them can work for.
-func (f *fleet) anybodys(host string) string {
+func (f *crew) anybodys(host string) string {
 	return fmt.Sprintf(`name: %s
 source: {private_ca: {issuer_id: %s, common_name: %s, names: ["dns:%[3]s"], key: {held: cloud}, validity: 90d, superseded: revoke}}
 targets: [{name: edge, waf: {hosts: [%[3]s]}}]
@@ -524,7 +525,7 @@ retain: {superseded: 0, for: 0s}
 }
 
 // ours is a policy that only this node can work for: from files to files.
-func (f *fleet) ours(m *peer) string {
+func (f *crew) ours(m *peer) string {
 	f.t.Helper()
 	out := filepath.Join(f.dir, m.node, "out")
 	for _, dir := range []string{"in", "out"} {
@@ -537,12 +538,12 @@ func (f *fleet) ours(m *peer) string {
 }
 
 // start launches a daemon, also again.
-func (f *fleet) start(m *peer) {
+func (f *crew) start(m *peer) {
 	f.t.Helper()
 	m.process = launch(f.t, "run", "--config", m.config)
 }
 
-func (f *fleet) startAll() {
+func (f *crew) startAll() {
 	f.t.Helper()
 	for _, m := range f.daemons {
 		f.start(m)
@@ -550,7 +551,7 @@ func (f *fleet) startAll() {
 }
 
 // said are the lines of all daemons' logs that match, with the daemon.
-func (f *fleet) said(match func(line map[string]any) bool) (lines []saidBy) {
+func (f *crew) said(match func(line map[string]any) bool) (lines []saidBy) {
 	for _, m := range f.daemons {
 		if m.process == nil {
 			continue
@@ -584,14 +585,14 @@ type cloudState struct {
 	WAF     []cloudsim.CertificateInfo        `json:"certificates"`
 }
 
-func (f *fleet) state() (s cloudState) {
+func (f *crew) state() (s cloudState) {
 	f.cloud.call(http.MethodGet, "state", nil, &s)
 	return s
 }
 
 // awaitServed waits until each host serves the newest of exactly so many certificates of
 // its own, the older ones revoked, and the firewall holds nothing else.
-func (f *fleet) awaitServed(each map[string]int) {
+func (f *crew) awaitServed(each map[string]int) {
 	f.t.Helper()
 	var missing string
 	defer func() {
@@ -614,7 +615,7 @@ func (f *fleet) awaitServed(each map[string]int) {
 }
 
 // unserved says what is missing for a host to serve the newest of so many certificates.
-func (f *fleet) unserved(host string, want int) string {
+func (f *crew) unserved(host string, want int) string {
 	s := f.state()
 	var issued, all int
 	var current string
@@ -638,7 +639,7 @@ func (f *fleet) unserved(host string, want int) string {
 
 // expectOnce checks the ledger: each host's certificates were made as often as wanted,
 // uploaded as often, and nothing else was.
-func (f *fleet) expectOnce(each map[string]int) {
+func (f *crew) expectOnce(each map[string]int) {
 	f.t.Helper()
 	made, uploads, want := 0, map[string]int{}, 0
 	for _, e := range f.cloud.ledger() {
@@ -666,7 +667,7 @@ func (f *fleet) expectOnce(each map[string]int) {
 }
 
 // times is how many certificates each host shall have had.
-func (f *fleet) times(n int) map[string]int {
+func (f *crew) times(n int) map[string]int {
 	each := map[string]int{}
 	for _, host := range f.hosts {
 		each[host] = n
@@ -701,7 +702,7 @@ func (m *peer) get(t *testing.T, path string) (int, string) {
 }
 
 // awaitReady waits until every daemon that runs says that it is ready.
-func (f *fleet) awaitReady() {
+func (f *crew) awaitReady() {
 	f.t.Helper()
 	for _, m := range f.daemons {
 		eventually(f.t, m.node+" to be ready", func() bool {

@@ -5,15 +5,20 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rotatord/rotatord/internal/certs"
+	"github.com/rotatord/rotatord/internal/certs/certstest"
 )
 
 // issuedBy is who made which policy's certificates, as the daemons' logs have it.
-func (f *fleet) issuedBy() map[string][]string {
+func (f *crew) issuedBy() map[string][]string {
 	by := map[string][]string{}
 	for _, s := range f.said(func(line map[string]any) bool { return line["msg"] == "certificate issued" }) {
 		by[s.node] = append(by[s.node], fmt.Sprint(s.line["policy"]))
@@ -24,7 +29,7 @@ func (f *fleet) issuedBy() map[string][]string {
 // TestClusterSharesTheWork: what any daemon can do is spread over all, what only one can do
 // stays with it, and nothing is done twice; neither when every daemon hears a trigger.
 func TestClusterSharesTheWork(t *testing.T) {
-	f := newFleet(t, 30)
+	f := newCrew(t, 30)
 	f.startAll()
 	f.awaitServed(f.times(1))
 	f.expectOnce(f.times(1))
@@ -49,7 +54,7 @@ func TestClusterSharesTheWork(t *testing.T) {
 }
 
 // looks logs how many calls the cloud had, by operation.
-func (f *fleet) looks() {
+func (f *crew) looks() {
 	calls := map[string]int{}
 	for _, e := range f.cloud.ledger() {
 		calls[e.Operation]++
@@ -57,10 +62,45 @@ func (f *fleet) looks() {
 	f.t.Logf("calls of the cloud: %v", calls)
 }
 
+// TestClusterKeepsNodesApart: a policy of one name on every node, from each node's own files
+// to its own files, is each node's own business. One gets its new files long after another.
+func TestClusterKeepsNodesApart(t *testing.T) {
+	f := newCrew(t, 1)
+	web := func(m *peer, name string) string { return filepath.Join(f.dir, m.node, "web", name) }
+	for _, m := range f.daemons {
+		if err := os.MkdirAll(web(m, "out"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f.write(m.node+"/policies/web.yaml", fmt.Sprintf("name: web\nsource: {directory: {path: %s}}\ntargets: [{name: web, file: {directory: %s, full_chain: web.pem, key: web.key}}]\n", web(m, "in"), web(m, "out")))
+	}
+	converged := func(m *peer, b *certs.Bundle) {
+		m.log.wait("its part of web", func(line map[string]any) bool {
+			return line["policy"] == "web" && strings.HasPrefix(fmt.Sprint(line["msg"]), "converged") && line["fingerprint"] == b.Fingerprint().Short()
+		})
+		if got := certificateIn(t, web(m, "out/web.pem")); got != b.Fingerprint() {
+			t.Errorf("%s has %s, want %s", m.node, got.Short(), b.Fingerprint().Short())
+		}
+	}
+	f.startAll()
+	f.awaitReady()
+	for range 2 {
+		b, err := f.ca.Issue(certstest.Options{Names: []string{"web.example.com"}, NotBefore: time.Now().Add(-time.Minute)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range f.daemons {
+			f.put(m.node+"/web/in", b)
+			converged(m, b)
+			f.settled()
+		}
+	}
+	f.noComplaints()
+}
+
 // TestClusterHearsATriggerOnce: a daemon that was down hears what the others have heard and
 // done since. So does one that was never there before.
 func TestClusterHearsATriggerOnce(t *testing.T) {
-	f := newFleet(t, 3)
+	f := newCrew(t, 3)
 	f.start(f.daemons[0])
 	f.start(f.daemons[1])
 	f.awaitServed(f.times(1))
@@ -86,7 +126,7 @@ func TestClusterHearsATriggerOnce(t *testing.T) {
 // TestClusterTakesOverFromTheDead kills two of three daemons in the middle of a step: the
 // third does their work, and makes nothing a second time.
 func TestClusterTakesOverFromTheDead(t *testing.T) {
-	f := newFleet(t, 4)
+	f := newCrew(t, 4)
 	f.startAll()
 	f.awaitServed(f.times(1))
 	f.awaitReady()
@@ -112,7 +152,7 @@ func TestClusterTakesOverFromTheDead(t *testing.T) {
 // middle of looking, before it writes down what it is going to do. Another takes over. Awake
 // again while that one is at it, the first neither goes on nor has the work handed to a third.
 func TestClusterFencesTheSleeper(t *testing.T) {
-	f := newFleet(t, 6)
+	f := newCrew(t, 6)
 	f.startAll()
 	f.awaitServed(f.times(1))
 	f.awaitReady()
@@ -146,7 +186,7 @@ func TestClusterFencesTheSleeper(t *testing.T) {
 // Another finds what was made. Awake again, the first does not begin with what it was handed
 // in its sleep, which others are at, and then works as before.
 func TestClusterAdoptsWhatTheSleeperMade(t *testing.T) {
-	f := newFleet(t, 12)
+	f := newCrew(t, 12)
 	f.startAll()
 	f.awaitServed(f.times(1))
 	f.awaitReady()
@@ -201,7 +241,7 @@ func TestClusterAdoptsWhatTheSleeperMade(t *testing.T) {
 }
 
 // ownWork gives a daemon work that is its alone, and waits for it.
-func (f *fleet) ownWork(m *peer) {
+func (f *crew) ownWork(m *peer) {
 	f.t.Helper()
 	b := f.issue(m.node+"/in", m.node+".example.com")
 	m.log.wait("its own files", func(line map[string]any) bool {
@@ -209,7 +249,7 @@ func (f *fleet) ownWork(m *peer) {
 	})
 }
 
-func (f *fleet) signal(m *peer, s syscall.Signal) {
+func (f *crew) signal(m *peer, s syscall.Signal) {
 	f.t.Helper()
 	if err := m.cmd.Process.Signal(s); err != nil {
 		f.t.Fatal(err)
@@ -217,7 +257,7 @@ func (f *fleet) signal(m *peer, s syscall.Signal) {
 }
 
 // force asks for new certificates of hosts.
-func (f *fleet) force(hosts ...string) {
+func (f *crew) force(hosts ...string) {
 	f.t.Helper()
 	publisher := f.nats.dial("publisher")
 	defer publisher.Close()
@@ -228,7 +268,7 @@ func (f *fleet) force(hosts ...string) {
 
 // heldAt asks for a new certificate of a host, has its first call of an operation held, and
 // returns the daemon that made it.
-func (f *fleet) heldAt(service, operation, phase, host string) *peer {
+func (f *crew) heldAt(service, operation, phase, host string) *peer {
 	f.t.Helper()
 	before := f.cloud.held()
 	f.cloud.hold(service, operation, phase)
@@ -255,7 +295,7 @@ func (s *remoteSim) held() (n int) {
 }
 
 // settled waits until the work queue is empty and no trigger waits for a place in it.
-func (f *fleet) settled() {
+func (f *crew) settled() {
 	f.t.Helper()
 	for _, m := range f.daemons {
 		if m.process == nil || m.cmd.ProcessState != nil {
@@ -282,7 +322,7 @@ func (m *peer) metric(t *testing.T, series string) string {
 }
 
 // noComplaints says what the NATS servers refused.
-func (f *fleet) noComplaints() {
+func (f *crew) noComplaints() {
 	f.t.Helper()
 	for _, s := range f.said(func(line map[string]any) bool { return strings.Contains(fmt.Sprint(line), "ermissions") }) {
 		f.t.Errorf("%s: %v", s.node, s.line)

@@ -116,6 +116,7 @@ func (d *daemon) wire() error {
 		d.parts[p.Name] = part
 	}
 	d.records = newRecords(func(id rotation.ID, r rotation.Record) { d.recordChanged(id, r) }, d.metrics.JournalFailed)
+	d.records.node = d.recordsOf
 	slow := &brake{limits: d.set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
@@ -285,6 +286,15 @@ func (d *daemon) persist(ctx context.Context, what string, f func(context.Contex
 		case <-time.After(tryAgain):
 		}
 	}
+}
+
+// recordsOf says whose the records of a policy are. With the embedded server there is one
+// node only, which may be given another name and keeps its records.
+func (d *daemon) recordsOf(policy string) string {
+	if p, ok := d.parts[policy]; ok && p.place != bus.Any && d.set.Config.NATS.URL != "" {
+		return p.place
+	}
+	return ""
 }
 
 func (d *daemon) assembly(policy string) *rotation.Assembly {
