@@ -124,7 +124,7 @@ func startNATS(t *testing.T) *natsCluster {
 	}
 	t.Cleanup(func() {
 		for _, n := range c.nodes {
-			n.kill()
+			c.kill(n)
 		}
 		if t.Failed() {
 			for _, n := range c.nodes {
@@ -218,7 +218,7 @@ func (c *natsCluster) start(n *natsNode) {
 }
 
 // kill ends a server with SIGKILL.
-func (n *natsNode) kill() {
+func (c *natsCluster) kill(n *natsNode) {
 	if n.cmd != nil && n.cmd.ProcessState == nil {
 		_ = n.cmd.Process.Kill()
 		_ = n.cmd.Wait()
@@ -430,13 +430,27 @@ func (l *link) cut(yes bool) {
 	l.open.Broadcast()
 }
 
-// isolate parts a server from the others, or joins it with them again.
+// part parts a server from the others, join ends it.
+func (c *natsCluster) part(n *natsNode) { c.isolate(n, true) }
+func (c *natsCluster) join(n *natsNode) { c.isolate(n, false) }
+
 func (c *natsCluster) isolate(n *natsNode, yes bool) {
 	i := slices.Index(c.nodes[:], n)
 	for _, l := range c.links {
 		if l.a == i || l.b == i {
 			l.cut(yes)
 		}
+	}
+}
+
+// pause makes a server stand still, wake ends it.
+func (c *natsCluster) pause(n *natsNode) { c.signal(n, syscall.SIGSTOP) }
+func (c *natsCluster) wake(n *natsNode)  { c.signal(n, syscall.SIGCONT) }
+
+func (c *natsCluster) signal(n *natsNode, s syscall.Signal) {
+	c.t.Helper()
+	if err := n.cmd.Process.Signal(s); err != nil {
+		c.t.Fatal(err)
 	}
 }
 

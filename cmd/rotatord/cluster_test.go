@@ -29,6 +29,7 @@ func (f *crew) issuedBy() map[string][]string {
 // TestClusterSharesTheWork: what any daemon can do is spread over all, what only one can do
 // stays with it, and nothing is done twice; neither when every daemon hears a trigger.
 func TestClusterSharesTheWork(t *testing.T) {
+	t.Parallel()
 	f := newCrew(t, 30)
 	f.startAll()
 	f.awaitServed(f.times(1))
@@ -53,18 +54,10 @@ func TestClusterSharesTheWork(t *testing.T) {
 	f.noComplaints()
 }
 
-// looks logs how many calls the cloud had, by operation.
-func (f *crew) looks() {
-	calls := map[string]int{}
-	for _, e := range f.cloud.ledger() {
-		calls[e.Operation]++
-	}
-	f.t.Logf("calls of the cloud: %v", calls)
-}
-
 // TestClusterKeepsNodesApart: a policy of one name on every node, from each node's own files
 // to its own files, is each node's own business. One gets its new files long after another.
 func TestClusterKeepsNodesApart(t *testing.T) {
+	t.Parallel()
 	f := newCrew(t, 1)
 	web := func(m *peer, name string) string { return filepath.Join(f.dir, m.node, "web", name) }
 	for _, m := range f.daemons {
@@ -100,6 +93,7 @@ func TestClusterKeepsNodesApart(t *testing.T) {
 // TestClusterHearsATriggerOnce: a daemon that was down hears what the others have heard and
 // done since. So does one that was never there before.
 func TestClusterHearsATriggerOnce(t *testing.T) {
+	t.Parallel()
 	f := newCrew(t, 3)
 	f.start(f.daemons[0])
 	f.start(f.daemons[1])
@@ -126,6 +120,7 @@ func TestClusterHearsATriggerOnce(t *testing.T) {
 // TestClusterTakesOverFromTheDead kills two of three daemons in the middle of a step: the
 // third does their work, and makes nothing a second time.
 func TestClusterTakesOverFromTheDead(t *testing.T) {
+	t.Parallel()
 	f := newCrew(t, 4)
 	f.startAll()
 	f.awaitServed(f.times(1))
@@ -152,6 +147,7 @@ func TestClusterTakesOverFromTheDead(t *testing.T) {
 // middle of looking, before it writes down what it is going to do. Another takes over. Awake
 // again while that one is at it, the first neither goes on nor has the work handed to a third.
 func TestClusterFencesTheSleeper(t *testing.T) {
+	t.Parallel()
 	f := newCrew(t, 6)
 	f.startAll()
 	f.awaitServed(f.times(1))
@@ -186,6 +182,7 @@ func TestClusterFencesTheSleeper(t *testing.T) {
 // Another finds what was made. Awake again, the first does not begin with what it was handed
 // in its sleep, which others are at, and then works as before.
 func TestClusterAdoptsWhatTheSleeperMade(t *testing.T) {
+	t.Parallel()
 	f := newCrew(t, 12)
 	f.startAll()
 	f.awaitServed(f.times(1))

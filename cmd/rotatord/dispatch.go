@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/bus"
@@ -38,8 +37,13 @@ type wish struct {
 	asked time.Time
 }
 
-// enqueue asks for a look. Every reason to look ends here.
+// enqueue asks for a look.
 func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted func()) {
+	d.queue.Enqueue(d.workFor(id, t, w), accepted)
+}
+
+// workFor is the request for a look. Every reason to look ends here.
+func (d *daemon) workFor(id rotation.ID, t rotation.Trigger, w wish) bus.Work {
 	d.metrics.Triggered(string(t))
 	if w.asked.IsZero() {
 		w.asked = time.Now()
@@ -48,7 +52,7 @@ func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted fu
 	if p, ok := d.parts[id.Policy]; ok {
 		place = p.place
 	}
-	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: w.asked}, accepted)
+	return bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: w.asked}
 }
 
 // offerDue enqueues every assignment of every policy that has something to do.
@@ -124,9 +128,9 @@ func (d *daemon) triggered(t bus.Trigger) {
 	if t.Problem != "" {
 		log.Warn("trigger with a payload that cannot be read; taken as a plain one", "err", t.Problem)
 	}
-	ids, matched := d.meant(t)
+	ids, topic := d.meant(t)
 	if len(ids) == 0 {
-		if !matched {
+		if topic == "" {
 			log.Warn("trigger for a policy that is not here")
 		} else {
 			log.Warn("trigger for no certificate that the policy has", "certificate", t.Certificate)
@@ -135,24 +139,21 @@ func (d *daemon) triggered(t bus.Trigger) {
 		return
 	}
 	log.Info("trigger heard", "certificate", t.Certificate, "reason", t.Reason, "force", t.Force, "confirm", t.Confirm, "assignments", len(ids))
-	var left atomic.Int64
-	left.Store(int64(len(ids)))
-	for _, id := range ids {
-		d.enqueue(id, rotation.TriggerNATS, wish{t.Force, t.Confirm, t.At}, func() {
-			if left.Add(-1) == 0 {
-				t.Done()
-			}
-		})
+	all := make([]bus.Work, len(ids))
+	for i, id := range ids {
+		all[i] = d.workFor(id, rotation.TriggerNATS, wish{t.Force, t.Confirm, t.At})
 	}
+	d.queue.EnqueueAll(topic, all, t.Done)
 }
 
-// meant lists the assignments that a trigger means, and whether any policy hears it.
-func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, matched bool) {
+// meant lists the assignments that a trigger means. Triggers of one topic mean the same; it
+// is empty where no policy hears the trigger.
+func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, topic string) {
 	for _, p := range d.set.Policies {
 		if t.Policy != p.Name && !slices.Contains(p.When.Subjects, t.Subject) {
 			continue
 		}
-		matched = true
+		topic += p.Name + "/" + t.Certificate + "\n"
 		if !p.When.Hears(policy.OnNATS) {
 			continue
 		}
@@ -162,5 +163,5 @@ func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, matched bool) {
 			}
 		}
 	}
-	return ids, matched
+	return ids, topic
 }
