@@ -53,6 +53,11 @@ func (d *daemon) listen(ctx context.Context) error {
 // record, or when it never will.
 func (d *daemon) acknowledged(ctx context.Context, t bus.Trigger) {
 	a := t.Acknowledgement
+	if d.parts[t.Policy] == nil {
+		d.log.Debug("acknowledgement for a policy that is not here", "policy", t.Policy, "party", a.Party)
+		t.Done()
+		return
+	}
 	log := d.log.With("policy", t.Policy, "party", a.Party, "fingerprint", a.Fingerprint)
 	id, f, problem := d.readAcknowledgement(t)
 	if problem != "" {
@@ -88,11 +93,7 @@ func (d *daemon) acknowledged(ctx context.Context, t bus.Trigger) {
 // readAcknowledgement says which assignment and which certificate are meant, or what is
 // wrong with the message.
 func (d *daemon) readAcknowledgement(t bus.Trigger) (id rotation.ID, f certs.Fingerprint, problem string) {
-	part, ok := d.parts[t.Policy]
-	switch {
-	case !ok:
-		return id, f, "there is no such policy here"
-	case t.Problem != "":
+	if t.Problem != "" {
 		return id, f, t.Problem
 	}
 	f, err := certs.ParseFingerprint(t.Acknowledgement.Fingerprint)
@@ -100,7 +101,7 @@ func (d *daemon) readAcknowledgement(t bus.Trigger) (id rotation.ID, f certs.Fin
 		return id, f, err.Error()
 	}
 	id = rotation.ID{Policy: t.Policy, Certificate: t.Acknowledgement.Certificate}
-	if names := part.source.names(); id.Certificate == "" && len(names) == 1 {
+	if names := d.parts[t.Policy].source.names(); id.Certificate == "" && len(names) == 1 {
 		id.Certificate = names[0]
 	}
 	return id, f, ""

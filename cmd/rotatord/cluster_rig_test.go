@@ -597,6 +597,8 @@ type cloudState struct {
 	Private []cloudsim.PrivateCertificateInfo `json:"private_certificates"`
 	Hosts   []cloudsim.HostInfo               `json:"hosts"`
 	WAF     []cloudsim.CertificateInfo        `json:"certificates"`
+
+	Applications []cloudsim.ApplicationInfo `json:"applications"`
 }
 
 func (f *crew) state() (s cloudState) {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/certs/certstest"
+	"github.com/rotatord/rotatord/internal/cloudsim"
+	"github.com/rotatord/rotatord/internal/rotation"
 )
 
 // issuedBy is who made which policy's certificates, as the daemons' logs have it.
@@ -114,6 +117,72 @@ func TestClusterHearsATriggerOnce(t *testing.T) {
 	f.settled()
 	f.awaitServed(f.times(2))
 	f.expectOnce(f.times(2))
+	f.noComplaints()
+}
+
+// TestClusterHearsAcknowledgements: a relying party, which may do no more than that, hears of a
+// new certificate and says that it has it. Every daemon hears the party; what waited for it is
+// activated, once.
+func TestClusterHearsAcknowledgements(t *testing.T) {
+	t.Parallel()
+	f := newCrew(t, 0)
+	for _, m := range f.daemons {
+		f.write(m.node+"/policies/sso.yaml", fmt.Sprintf("name: sso\nsource: {identity_center: {instance_id: %s, application_instance_id: %s, activate: {after: 1h, acknowledgements: [grafana]}}}\n",
+			f.cloud.info.InstanceID, f.cloud.info.ApplicationID))
+	}
+	party := f.nats.dial("party")
+	events, err := party.SubscribeSync("rotatord.event.*.issued")
+	if err == nil {
+		err = party.Flush()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.startAll()
+	f.awaitReady()
+	f.settled()
+	for round := range 3 {
+		before := f.state().Applications[0].Certificates
+		f.force("sso")
+		m, err := events.NextMsg(patience)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var event struct{ Data rotation.EventData }
+		if err := json.Unmarshal(m.Data, &event); err != nil {
+			t.Fatal(err)
+		}
+		got := fingerprintOf(t, []byte(event.Data.CertificatePEM))
+		if n := f.nats.messages("ROTATORD_TRIGGERS"); n != 2*round+1 {
+			t.Errorf("%d triggers and acknowledgements in round %d", n, round)
+		}
+		f.nats.trigger(party, "rotatord.ack.sso", fmt.Sprintf(`{"party": "grafana", "fingerprint": %q}`, got))
+		long(t, "the activation of what was acknowledged", func() bool {
+			return slices.ContainsFunc(f.state().Applications[0].Certificates, func(c cloudsim.IdentityCertificateInfo) bool {
+				return c.Status == "ACTIVE" && c.Fingerprint == got.String()
+			})
+		})
+		f.settled()
+		for _, c := range before {
+			if c.Fingerprint == got.String() {
+				t.Errorf("%s was there before", got.Short())
+			}
+		}
+		for _, m := range f.daemons {
+			m.log.wait("the acknowledgement", func(line map[string]any) bool {
+				return line["msg"] == "acknowledgement heard" && line["fingerprint"] == got.String()
+			})
+		}
+	}
+	made := 0
+	for _, e := range f.cloud.ledger() {
+		if e.Effect && e.Service == "identity_center" && strings.HasPrefix(e.Operation, "create") {
+			made++
+		}
+	}
+	if made != 3 {
+		t.Errorf("%d certificates were made", made)
+	}
 	f.noComplaints()
 }
 
@@ -291,7 +360,7 @@ func (s *remoteSim) held() (n int) {
 	return n
 }
 
-// settled waits until the work queue is empty and no trigger waits for a place in it.
+// settled waits until the work queue is empty and nothing waits for a place in it.
 func (f *crew) settled() {
 	f.t.Helper()
 	for _, m := range f.daemons {
@@ -299,7 +368,7 @@ func (f *crew) settled() {
 			continue
 		}
 		long(f.t, m.node+" to have nothing to do", func() bool {
-			for _, zero := range []string{"work_queue_depth", `nats_consumer_pending{consumer="trigger"}`, `nats_consumer_ack_pending{consumer="trigger"}`} {
+			for _, zero := range []string{"work_waiting", "work_queue_depth", `nats_consumer_pending{consumer="trigger"}`, `nats_consumer_ack_pending{consumer="trigger"}`} {
 				if m.metric(f.t, "rotatord_"+zero) != "0" {
 					return false
 				}

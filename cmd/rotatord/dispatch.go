@@ -52,7 +52,7 @@ func (d *daemon) workFor(id rotation.ID, t rotation.Trigger, w wish) bus.Work {
 	if p, ok := d.parts[id.Policy]; ok {
 		place = p.place
 	}
-	return bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: w.asked}
+	return bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Urgency: t.Urgency(), Force: w.force, Confirm: w.confirm, Asked: w.asked}
 }
 
 // offerDue enqueues every assignment of every policy that has something to do.

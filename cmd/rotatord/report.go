@@ -79,6 +79,7 @@ func (d *daemon) look() metrics.Look {
 		}
 		l.Sources = append(l.Sources, source)
 	}
+	l.WorkWaiting, l.WorkWaitingSince = d.queue.Waiting()
 	if l.NATSConnected && d.replayed.Load() {
 		ctx, cancel := context.WithTimeout(context.Background(), askQueue)
 		defer cancel()

@@ -21,15 +21,17 @@ type Queue struct {
 	dirty map[ID]*pendingWork
 	// last is the latest request of each topic that is not accepted yet.
 	last map[string]*request
-	// offering is 1 while an offer is on its way; what is offered is not in dirty then,
-	// so that triggers that come meanwhile make an entry of their own.
-	offering int
+	// offering is what is on its way to the server, or nil. It is not in dirty then, so that
+	// triggers that come meanwhile make an entry of their own.
+	offering *pendingWork
 	// kick has room for one: there is something new to offer.
 	kick chan struct{}
 }
 
 type pendingWork struct {
 	work Work
+	// since is when the first of what asks for it came here.
+	since time.Time
 	// requests wait for the server to have the work. Each is there once, and of each topic
 	// only the first: the later ones wait for that.
 	requests []*request
@@ -40,6 +42,9 @@ type pendingWork struct {
 
 // ask adds what was asked for later.
 func (p *pendingWork) ask(later Work) {
+	if later.Urgency > p.work.Urgency {
+		p.work.Trigger, p.work.Urgency = later.Trigger, later.Urgency
+	}
 	if later.Force {
 		p.work.Force, p.work.Asked = true, later.Asked
 	}
@@ -99,7 +104,7 @@ func (q *Queue) EnqueueAll(topic string, all []Work, accepted func()) {
 	for _, w := range all {
 		p, ok := q.dirty[w.ID]
 		if !ok {
-			p = &pendingWork{work: w}
+			p = &pendingWork{work: w, since: time.Now()}
 			q.dirty[w.ID] = p
 		}
 		p.ask(w)
@@ -145,11 +150,27 @@ func (q *Queue) Freed(id ID) {
 	}
 }
 
-// Len is how many assignments wait for a place.
-func (q *Queue) Len() int {
+// Waiting is how many assignments of this process wait for a place in the queue, and since
+// when the first of them; zero for none.
+func (q *Queue) Waiting() (n int, since time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.dirty) + q.offering
+	if q.offering != nil {
+		n, since = 1, q.offering.since
+	}
+	for p := range maps.Values(q.dirty) {
+		if n++; since.IsZero() || p.since.Before(since) {
+			since = p.since
+		}
+	}
+	return n, since
+}
+
+// idle reports whether nothing waits.
+func (q *Queue) idle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.dirty) == 0 && q.offering == nil
 }
 
 func (q *Queue) wake() {
@@ -174,7 +195,7 @@ func (q *Queue) Run(ctx context.Context) {
 			again = nil
 			q.offerAll(ctx, true)
 		}
-		if again == nil && q.Len() > 0 {
+		if again == nil && !q.idle() {
 			again = time.After(offerAgain)
 		}
 	}
@@ -222,7 +243,7 @@ func (q *Queue) take(id ID) *pendingWork {
 	defer q.mu.Unlock()
 	p := q.dirty[id]
 	delete(q.dirty, id)
-	q.offering = 1
+	q.offering = p
 	return p
 }
 
@@ -231,7 +252,7 @@ func (q *Queue) take(id ID) *pendingWork {
 func (q *Queue) settle(p *pendingWork) {
 	var done []func()
 	q.mu.Lock()
-	q.offering = 0
+	q.offering = nil
 	for _, r := range p.requests {
 		done = q.releaseLocked(r, done)
 	}
@@ -245,7 +266,7 @@ func (q *Queue) settle(p *pendingWork) {
 func (q *Queue) putBack(p *pendingWork, occupied bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.offering = 0
+	q.offering = nil
 	p.occupied = occupied
 	if later, ok := q.dirty[p.work.ID]; ok {
 		p.ask(later.work)

@@ -194,7 +194,7 @@ func TestQueueKeepsItsPromises(t *testing.T) {
 			cancel()
 			synctest.Wait()
 
-			if n := m.queue.Len(); n != 0 || len(m.queue.last) != 0 {
+			if n := m.queue.len(); n != 0 || len(m.queue.last) != 0 {
 				rt.Fatalf("%d assignments still wait, and %d topics", n, len(m.queue.last))
 			}
 			if len(m.problems) > 0 {
@@ -244,14 +244,14 @@ func TestQueueAcceptsOnlyAfterTheServer(t *testing.T) {
 			synctest.Wait()
 			answers <- answer
 			synctest.Wait()
-			if accepted != 0 || q.Len() != 1 {
-				t.Fatalf("after %v: accepted %d times, %d waiting", answer, accepted, q.Len())
+			if accepted != 0 || q.len() != 1 {
+				t.Fatalf("after %v: accepted %d times, %d waiting", answer, accepted, q.len())
 			}
 		}
 		answers <- nil
 		synctest.Wait()
-		if accepted != 1 || q.Len() != 0 {
-			t.Errorf("accepted %d times, %d waiting", accepted, q.Len())
+		if accepted != 1 || q.len() != 0 {
+			t.Errorf("accepted %d times, %d waiting", accepted, q.len())
 		}
 	})
 }
@@ -385,8 +385,8 @@ func TestQueueServerAway(t *testing.T) {
 		away.Store(false)
 		time.Sleep(offerAgain)
 		synctest.Wait()
-		if len(accepted) != assignments || q.Len() != 0 {
-			t.Errorf("%d of %d accepted, %d wait", len(accepted), assignments, q.Len())
+		if len(accepted) != assignments || q.len() != 0 {
+			t.Errorf("%d of %d accepted, %d wait", len(accepted), assignments, q.len())
 		}
 	})
 }
@@ -428,4 +428,35 @@ func TestQueueFlood(t *testing.T) {
 			}
 		}
 	})
+}
+
+func (q *Queue) len() int {
+	n, _ := q.Waiting()
+	return n
+}
+
+// Of the triggers that lead to one look the one counts that has it look closest: a request
+// from outside is not to end in a look at what is in memory because a start came first.
+func TestQueueUrgency(t *testing.T) {
+	var offered []string
+	q := newQueue(func(_ context.Context, w Work) error {
+		offered = append(offered, w.Trigger)
+		return nil
+	})
+	id := ID{"p", "c"}
+	before := time.Now()
+	q.Enqueue(Work{ID: id, Trigger: "startup"}, nil)
+	q.Enqueue(Work{ID: id, Trigger: "nats", Urgency: 2}, nil)
+	q.Enqueue(Work{ID: id, Trigger: "drift", Urgency: 1}, nil)
+	q.Enqueue(Work{ID: id, Trigger: "manual", Urgency: 2}, nil)
+	if n, since := q.Waiting(); n != 1 || since.Before(before) || since.After(time.Now()) {
+		t.Errorf("%d wait since %s", n, since)
+	}
+	q.offerAll(t.Context(), false)
+	if !slices.Equal(offered, []string{"nats"}) {
+		t.Errorf("offered %v", offered)
+	}
+	if n, since := q.Waiting(); n != 0 || !since.IsZero() {
+		t.Errorf("%d wait since %s", n, since)
+	}
 }

@@ -104,7 +104,7 @@ func TestStorm(t *testing.T) {
 	long(t, "the end of the storm", func() bool {
 		backlog, err := b.Backlog(t.Context())
 		must(t, err)
-		return backlog.Depth == 0 && q.Len() == 0 && backlog.Consumers[ConsumerTrigger] == Waiting{}
+		return backlog.Depth == 0 && q.len() == 0 && backlog.Consumers[ConsumerTrigger] == Waiting{}
 	})
 	mu.Lock()
 	defer mu.Unlock()

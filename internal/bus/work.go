@@ -22,8 +22,11 @@ type Work struct {
 	Place string `json:"-"`
 	// Trigger is why: file, nats, deadline, drift, policy, manual or startup.
 	Trigger string `json:"trigger"`
-	Force   bool   `json:"force,omitempty"`
-	Confirm bool   `json:"confirm,omitempty"`
+	// Urgency says which of several triggers for one look counts: the highest, of those the
+	// first.
+	Urgency int  `json:"-"`
+	Force   bool `json:"force,omitempty"`
+	Confirm bool `json:"confirm,omitempty"`
 	// Asked is when the first of the triggers came that this work answers, or the last one
 	// that forces: a worker tells by it whether it was done already.
 	Asked time.Time `json:"asked"`

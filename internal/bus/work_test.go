@@ -310,7 +310,7 @@ func TestQueueOnTheBus(t *testing.T) {
 		backlog, err := b.Backlog(t.Context())
 		return err == nil && backlog.Depth == 0
 	})
-	if n := len(started) + q.Len(); n != 0 {
+	if n := len(started) + q.len(); n != 0 {
 		t.Errorf("%d looks too many", n)
 	}
 }
