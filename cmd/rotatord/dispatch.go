@@ -108,7 +108,7 @@ func (d *daemon) sourceChanged(policy string) {
 // recordChanged sets the alarm of an assignment of ours.
 func (d *daemon) recordChanged(id rotation.ID, r rotation.Record) {
 	if d.parts[id.Policy] != nil {
-		d.alarm.Set(id.Policy+"/"+id.Certificate, r.WakeAt)
+		d.alarm.Set(id.Policy+"/"+id.Certificate, r.Wakes(time.Now()))
 	}
 }
 

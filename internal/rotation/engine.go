@@ -39,10 +39,12 @@ type Config struct {
 type Engine struct {
 	cfg      Config
 	stopping atomic.Bool
+	// now is time.Now, but for tests in which a clock jumps.
+	now func() time.Time
 }
 
 // New returns an Engine.
-func New(cfg Config) *Engine { return &Engine{cfg: cfg} }
+func New(cfg Config) *Engine { return &Engine{cfg: cfg, now: time.Now} }
 
 // Stop lets the steps in flight end and starts no new one.
 func (e *Engine) Stop() { e.stopping.Store(true) }
@@ -153,7 +155,7 @@ type run struct {
 	brakeAsked bool
 }
 
-func (r *run) now() time.Time { return time.Now() }
+func (r *run) now() time.Time { return r.e.now() }
 
 // begin reads the journal and the source; nil where there is nothing to do for the
 // assignment here, whatever is read.
@@ -193,6 +195,7 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 
 // observe puts together what is known without asking anybody.
 func observe(a *Assembly, id ID, record Record, q Request, now time.Time) Observation {
+	record = record.asOf(now)
 	o := Observation{ID: id, Policy: a.Policy, Record: record, Trigger: q.Trigger, Began: now, Force: q.Force}
 	if a.Issuer != nil {
 		o.Asks = a.Issuer.Asks()
@@ -262,6 +265,7 @@ func (r *run) save(ctx context.Context) error {
 	if reflect.DeepEqual(r.o.Record, r.loaded) {
 		return nil
 	}
+	r.o.Record.WrittenAt = r.now().UTC()
 	// A copy: the journal's reader may hold on to it while this run goes on changing its own.
 	written := r.o.Record.clone()
 	revision, err := r.e.cfg.Journal.Save(ctx, r.o.ID, written, r.revision)

@@ -210,6 +210,7 @@ func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 // WakeTrigger says what an alarm of an assignment is about: the regular comparison, or
 // a deadline of its own.
 func WakeTrigger(p *policy.Policy, r Record, now time.Time) Trigger {
+	r = r.asOf(now)
 	if due(dueSchedule(p, r), now) {
 		return TriggerSchedule
 	}
