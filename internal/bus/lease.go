@@ -23,6 +23,7 @@ type lease struct {
 	// exclusive: nobody but this process gets the message, so that the right never ends.
 	exclusive bool
 	stop      func()
+	lose      context.CancelCauseFunc
 
 	mu    sync.Mutex
 	until time.Time
@@ -41,6 +42,7 @@ func (b *Bus) takeLease(ctx context.Context, m jetstream.Msg, asked time.Time, e
 		return nil, nil, false
 	}
 	held, cancel := context.WithCancelCause(ctx)
+	l.lose = cancel
 	if !exclusive {
 		l.ended = time.AfterFunc(time.Until(l.until), func() { cancel(ErrLost) })
 	}
@@ -62,18 +64,28 @@ func (b *Bus) takeLease(ctx context.Context, m jetstream.Msg, asked time.Time, e
 func (l *lease) held() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.exclusive || time.Now().Before(l.until)
+	return l.exclusive || !isOver(l.until, time.Now())
 }
 
-// beat renews the right until ctx ends or the right has.
+// isOver reports whether a time has come by the clock that nobody sets, or by the wall clock:
+// the first stands still while the machine sleeps. A wall clock that is set forward ends
+// rights too early, which costs the work a delay.
+func isOver(until, now time.Time) bool {
+	return !now.Before(until) || !now.Round(0).Before(until.Round(0))
+}
+
+// beat renews the right until ctx ends or the right has. It looks at the clock more often
+// than it has to, so that a machine that wakes finds out soon.
 func (l *lease) beat(ctx context.Context) {
 	for l.held() {
 		l.mu.Lock()
 		next := time.Until(l.until) - (workAckWait - workBeat)
 		l.mu.Unlock()
-		// After a failure, and after a long wait for the message, at once; but not without end.
-		if pause(ctx, max(next, 0)) != nil {
-			return
+		if next > 0 { // after a failure, and after a long wait for the message, at once
+			if pause(ctx, min(next, beatAgain)) != nil {
+				return
+			}
+			continue
 		}
 		if err := l.renew(ctx); err != nil {
 			l.bus.log.Debug("heartbeat of work failed", "subject", l.m.Subject(), "err", err)
@@ -82,6 +94,7 @@ func (l *lease) beat(ctx context.Context) {
 			}
 		}
 	}
+	l.lose(ErrLost)
 }
 
 // renew prolongs the right if the server says in time that it has heard.
@@ -94,7 +107,7 @@ func (l *lease) renew(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.exclusive && !time.Now().Before(l.until) {
+	if !l.exclusive && isOver(l.until, time.Now()) {
 		return ErrLost // it was, before the server heard
 	}
 	l.until = sent.Add(workAckWait)

@@ -110,3 +110,22 @@ func TestWorkInHandIsNotBegunTwice(t *testing.T) {
 		}
 	})
 }
+
+// The right ends by whichever clock is ahead: the one that nobody sets stands still while the
+// machine sleeps, the other can be set back.
+func TestRightEndsByEitherClock(t *testing.T) {
+	until := time.Now().Add(time.Minute)
+	for name, test := range map[string]struct {
+		now  time.Time
+		over bool
+	}{
+		"both before":    {until.Add(-time.Second), false},
+		"both after":     {until.Add(time.Second), true},
+		"the wall clock": {until.Round(0).Add(time.Second), true}, // a time without the other reading
+		"not yet":        {until.Round(0).Add(-time.Second), false},
+	} {
+		if got := isOver(until, test.now); got != test.over {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

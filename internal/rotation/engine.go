@@ -73,6 +73,7 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 		return err
 	}
 	for range maxRounds {
+		r.o.Skew = e.skew() // the first answer of a cloud tells it
 		steps := Plan(r.o, r.now())
 		next := slices.IndexFunc(steps, Step.acts)
 		if next < 0 {
@@ -157,6 +158,14 @@ type run struct {
 
 func (r *run) now() time.Time { return r.e.now() }
 
+// skew is how far this host's clock is ahead of the clouds', as far as somebody knows.
+func (e *Engine) skew() time.Duration {
+	if e.cfg.Skew == nil {
+		return 0
+	}
+	return e.cfg.Skew()
+}
+
 // begin reads the journal and the source; nil where there is nothing to do for the
 // assignment here, whatever is read.
 func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
@@ -180,9 +189,6 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate),
 	}
 	r.o = observe(a, id, record, q, r.now())
-	if e.cfg.Skew != nil {
-		r.o.Skew = e.cfg.Skew()
-	}
 	r.absorbWanted()
 	if q.Confirm {
 		r.o.Record.Confirmed = r.o.wants()

@@ -50,10 +50,10 @@ func (r *run) issueRequest() providers.IssueRequest {
 // are that it is compared with; zero for none. It is not later than by ours.
 func (r *run) tryingSince() time.Time {
 	since := r.o.Record.Issuing.Since
-	if since.IsZero() || r.e.cfg.Skew == nil {
+	if since.IsZero() {
 		return since
 	}
-	return since.Add(-max(r.e.cfg.Skew(), 0))
+	return since.Add(-max(r.e.skew(), 0))
 }
 
 // applySource makes one step at the issuer.
