@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"reflect"
@@ -84,7 +85,7 @@ func TestClockOfTheHostJumps(t *testing.T) {
 				h := &host{world: w}
 				w.fault = func(_ string, after bool) error {
 					m := misfortunes[random.IntN(len(misfortunes))]
-					if _, kill := m.err.(processKilled); random.IntN(20) == 0 && m.after == after && !kill {
+					if _, kill := errors.AsType[processKilled](m.err); random.IntN(20) == 0 && m.after == after && !kill {
 						return m.err
 					}
 					return nil
@@ -214,9 +215,9 @@ func fill(v reflect.Value) {
 	case v.Type() == reflect.TypeFor[time.Time]():
 		v.Set(reflect.ValueOf(epoch))
 	case v.Kind() == reflect.Struct:
-		for i := range v.NumField() {
-			if v.Field(i).CanSet() {
-				fill(v.Field(i))
+		for _, field := range v.Fields() {
+			if field.CanSet() {
+				fill(field)
 			}
 		}
 	case v.Kind() == reflect.Pointer:
