@@ -145,3 +145,20 @@ func (s *remoteSim) certificates() []cloudsim.CertificateInfo {
 	s.call(http.MethodGet, "state", nil, &state)
 	return state.Certificates
 }
+
+// TestAliveByTheRunningClock: only time that this process was running for counts.
+func TestAliveByTheRunningClock(t *testing.T) {
+	d := &daemon{}
+	if err := d.alive(); err != nil {
+		t.Errorf("before the first beat: %v", err)
+	}
+	for age, alive := range map[time.Duration]bool{0: true, staleBeat - time.Minute: true, staleBeat + time.Second: false} {
+		d.beat.Store(new(time.Now().Add(-age)))
+		if err := d.alive(); (err == nil) != alive {
+			t.Errorf("after %s: %v", age, err)
+		}
+	}
+	if last := d.beat.Load(); *last == last.Round(0) {
+		t.Error("the beat is a time of the wall clock")
+	}
+}

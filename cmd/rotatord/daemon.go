@@ -53,9 +53,10 @@ type daemon struct {
 	alarm   *scheduler.Alarm
 	engine  *rotation.Engine
 	parts   map[string]*part
-	// beat is when the scheduler last woke, in Unix nanoseconds; replayed is set when
+	// beat is when the scheduler last woke, by the clock that nobody sets and that stands still
+	// while the machine sleeps: neither makes it look stuck. replayed is set when
 	// the journal has been read.
-	beat atomic.Int64
+	beat atomic.Pointer[time.Time]
 	// skew is how far this host's clock is ahead of a cloud's, as last told, in nanoseconds.
 	skew     atomic.Int64
 	replayed atomic.Bool
