@@ -16,20 +16,23 @@ import (
 	"github.com/rotatord/rotatord/internal/certs/certstest"
 )
 
-// TestClusterLosesNATSNodes kills the leaders of the work queue and of the journal, parts one
-// from the others, and lets one stand still, each in the middle of a rotation of everything.
-// All is done, once, and most of it before the server is back.
+// TestClusterLosesNATSNodes kills the leaders of the work queue and of the journal, parts the
+// server that most daemons are connected to from the others, and lets one stand still, each
+// in the middle of a rotation of everything. All is done, once, before the server is back.
 func TestClusterLosesNATSNodes(t *testing.T) {
+	leaderOf := func(stream string) func(*crew) *natsNode {
+		return func(f *crew) *natsNode { return f.nats.leader(stream) }
+	}
 	for _, trouble := range []struct {
-		what   string
-		stream string
-		begin  func(*natsCluster, *natsNode)
-		end    func(*natsCluster, *natsNode)
+		what  string
+		which func(*crew) *natsNode
+		begin func(*natsCluster, *natsNode)
+		end   func(*natsCluster, *natsNode)
 	}{
-		{"work queue killed", "ROTATORD_WORK", (*natsCluster).kill, (*natsCluster).start},
-		{"journal killed", "KV_rotatord_journal", (*natsCluster).kill, (*natsCluster).start},
-		{"work queue parted", "ROTATORD_WORK", (*natsCluster).part, (*natsCluster).join},
-		{"triggers stopped", "ROTATORD_TRIGGERS", (*natsCluster).pause, (*natsCluster).wake},
+		{"work queue killed", leaderOf("ROTATORD_WORK"), (*natsCluster).kill, (*natsCluster).start},
+		{"journal killed", leaderOf("KV_rotatord_journal"), (*natsCluster).kill, (*natsCluster).start},
+		{"daemons parted", (*crew).busiest, (*natsCluster).part, (*natsCluster).join},
+		{"triggers stopped", leaderOf("ROTATORD_TRIGGERS"), (*natsCluster).pause, (*natsCluster).wake},
 	} {
 		t.Run(trouble.what, func(t *testing.T) {
 			t.Parallel()
@@ -38,7 +41,7 @@ func TestClusterLosesNATSNodes(t *testing.T) {
 			f.awaitServed(f.times(1))
 			f.awaitReady()
 			f.settled()
-			n := f.nats.leader(trouble.stream)
+			n := trouble.which(f)
 			issued := len(f.said(isIssued))
 			f.force(f.hosts...)
 			long(t, "the first of the new certificates", func() bool { return len(f.said(isIssued)) > issued })
@@ -55,6 +58,27 @@ func TestClusterLosesNATSNodes(t *testing.T) {
 			f.noComplaints()
 		})
 	}
+}
+
+// busiest is the server that most daemons are connected to.
+func (f *crew) busiest() (most *natsNode) {
+	clients := map[string]int{}
+	for _, m := range f.daemons {
+		last := ""
+		for _, s := range f.said(func(line map[string]any) bool { return line["msg"] == "nats connected" }) {
+			if s.peer == m {
+				last = fmt.Sprint(s.line["server"])
+			}
+		}
+		clients[last]++
+	}
+	for _, n := range f.nats.nodes {
+		if most == nil || clients[n.url()] > clients[most.url()] {
+			most = n
+		}
+	}
+	f.t.Logf("%d daemons are connected to %s", clients[most.url()], most.name)
+	return most
 }
 
 func isIssued(line map[string]any) bool { return line["msg"] == "certificate issued" }

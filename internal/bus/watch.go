@@ -2,8 +2,10 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -48,14 +50,27 @@ func (b *Bus) watchServer(ctx context.Context, every time.Duration) {
 	}
 }
 
-// askJetStream fails where nothing answers. What is answered does not matter: other parts
-// say what is wrong with it.
+// askJetStream fails where nothing answers, or only a server that knows of no leader: it may
+// be parted from those who do. What is answered otherwise does not matter: other parts say
+// what is wrong with it.
 func (b *Bus) askJetStream(ctx context.Context, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
-	_, err := b.conn.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+b.workStream(), nil)
+	m, err := b.conn.RequestWithContext(ctx, "$JS.API.STREAM.INFO."+b.workStream(), nil)
 	if errors.Is(err, nats.ErrNoResponders) {
 		return nil // there is no JetStream; Prepare says so
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Error struct {
+			Code        int    `json:"code"`
+			Description string `json:"description"`
+		} `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err == nil && answer.Error.Code == http.StatusServiceUnavailable {
+		return errors.New(answer.Error.Description)
+	}
+	return nil
 }
