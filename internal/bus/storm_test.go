@@ -99,8 +99,10 @@ func TestStorm(t *testing.T) {
 		t.Errorf("the storm cannot be seen: %+v", backlog)
 	}
 
-	close(released)
+	mu.Lock()
 	started := looks
+	mu.Unlock()
+	close(released)
 	long(t, "the end of the storm", func() bool {
 		backlog, err := b.Backlog(t.Context())
 		must(t, err)
