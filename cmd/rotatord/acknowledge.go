@@ -53,8 +53,14 @@ func (d *daemon) listen(ctx context.Context) error {
 // record, or when it never will.
 func (d *daemon) acknowledged(ctx context.Context, t bus.Trigger) {
 	a := t.Acknowledgement
+	part := d.inForce().parts[t.Policy]
+	if part == nil {
+		d.log.Debug("acknowledgement for a policy that is not here", "policy", t.Policy, "party", a.Party)
+		t.Done()
+		return
+	}
 	log := d.log.With("policy", t.Policy, "party", a.Party, "fingerprint", a.Fingerprint)
-	id, f, problem := d.readAcknowledgement(t)
+	id, f, problem := readAcknowledgement(t, part)
 	if problem != "" {
 		log.Warn("acknowledgement that cannot be used; its party has to send it again", "err", problem)
 		t.Done()
@@ -87,12 +93,8 @@ func (d *daemon) acknowledged(ctx context.Context, t bus.Trigger) {
 
 // readAcknowledgement says which assignment and which certificate are meant, or what is
 // wrong with the message.
-func (d *daemon) readAcknowledgement(t bus.Trigger) (id rotation.ID, f certs.Fingerprint, problem string) {
-	part, ok := d.inForce().parts[t.Policy]
-	switch {
-	case !ok:
-		return id, f, "there is no such policy here"
-	case t.Problem != "":
+func readAcknowledgement(t bus.Trigger, part *part) (id rotation.ID, f certs.Fingerprint, problem string) {
+	if t.Problem != "" {
 		return id, f, t.Problem
 	}
 	f, err := certs.ParseFingerprint(t.Acknowledgement.Fingerprint)

@@ -70,9 +70,10 @@ type daemon struct {
 	running context.Context
 	group   *errgroup.Group
 	started chan struct{} // closed when these two are there
-	// beat is when the scheduler last woke, in Unix nanoseconds; replayed is set when
+	// beat is when the scheduler last woke, by the clock that nobody sets and that stands still
+	// while the machine sleeps: neither makes it look stuck. replayed is set when
 	// the journal has been read.
-	beat atomic.Int64
+	beat atomic.Pointer[time.Time]
 	// skew is how far this host's clock is ahead of a cloud's, as last told, in nanoseconds.
 	skew     atomic.Int64
 	replayed atomic.Bool
@@ -135,7 +136,7 @@ func (d *daemon) wire(set *policy.Set) error {
 	}
 	d.generation.Store(first)
 	d.records = newRecords(func(id rotation.ID, r rotation.Record) { d.recordChanged(id, r) }, d.metrics.JournalFailed)
-	d.records.holdChanged = d.holdChanged
+	d.records.holdChanged, d.records.node = d.holdChanged, d.recordsOf
 	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
@@ -306,6 +307,15 @@ func (d *daemon) persist(ctx context.Context, what string, f func(context.Contex
 		case <-time.After(tryAgain):
 		}
 	}
+}
+
+// recordsOf says whose the records of a policy are. With the embedded server there is one
+// node only, which may be given another name and keeps its records.
+func (d *daemon) recordsOf(policy string) string {
+	if p, ok := d.inForce().parts[policy]; ok && p.place != bus.Any && d.inForce().set.Config.NATS.URL != "" {
+		return p.place
+	}
+	return ""
 }
 
 func (d *daemon) assembly(policy string) *rotation.Assembly {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/bus"
@@ -16,11 +15,13 @@ import (
 // work does what a message of the work queue asks for.
 func (d *daemon) work(ctx context.Context, w bus.Work) error {
 	err := d.engine.Process(ctx, rotation.ID(w.ID), rotation.Request{
-		Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked, By: w.By, Reason: w.Reason,
+		Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked, Newest: w.Newest, By: w.By, Reason: w.Reason,
 	})
 	switch {
 	case err == nil:
 		return nil
+	case errors.Is(context.Cause(ctx), bus.ErrLost):
+		return context.Cause(ctx) // whoever has it now looks again
 	case errors.Is(err, rotation.ErrStopping), errors.Is(err, rotation.ErrReplaced):
 		return &bus.Retry{Err: err}
 	case errors.Is(err, rotation.ErrConflict):
@@ -40,8 +41,13 @@ type wish struct {
 	by, reason string
 }
 
-// enqueue asks for a look. Every reason to look ends here.
+// enqueue asks for a look.
 func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted func()) {
+	d.queue.Enqueue(d.workFor(id, t, w), accepted)
+}
+
+// workFor is the request for a look. Every reason to look ends here.
+func (d *daemon) workFor(id rotation.ID, t rotation.Trigger, w wish) bus.Work {
 	d.metrics.Triggered(string(t))
 	if w.asked.IsZero() {
 		w.asked = time.Now()
@@ -51,7 +57,10 @@ func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted fu
 	if p, ok := inForce.parts[id.Policy]; ok {
 		place = p.place
 	}
-	d.queue.Enqueue(bus.Work{ID: bus.ID(id), Place: place, Trigger: string(t), Force: w.force, Confirm: w.confirm, Asked: w.asked, By: w.by, Reason: w.reason}, accepted)
+	return bus.Work{
+		ID: bus.ID(id), Place: place, Trigger: string(t), Urgency: t.Urgency(), Force: w.force, Confirm: w.confirm,
+		Asked: w.asked, Newest: w.asked, By: w.by, Reason: w.reason,
+	}
 }
 
 // offerDue enqueues every assignment of every policy that has something to do.
@@ -98,7 +107,7 @@ func (d *daemon) sourceChanged(policy string) {
 		return // everything is looked at when the journal has been read
 	}
 	d.offerDueOf(policy, rotation.TriggerFile)
-	if p, ok := d.inForce().parts[policy]; ok && len(p.watcher.Snapshot().Problems) > 0 {
+	if p, ok := d.inForce().parts[policy]; ok && p.watcher != nil && len(p.watcher.Snapshot().Problems) > 0 {
 		// What is wrong now may be the middle of a replacement; if it lasts, it is said.
 		time.AfterFunc(rotation.SettleTime, func() { d.offerDueOf(policy, rotation.TriggerFile) })
 	}
@@ -107,7 +116,7 @@ func (d *daemon) sourceChanged(policy string) {
 // recordChanged sets the alarm of an assignment of ours.
 func (d *daemon) recordChanged(id rotation.ID, r rotation.Record) {
 	if d.inForce().parts[id.Policy] != nil {
-		d.alarm.Set(id.Policy+"/"+id.Certificate, r.WakeAt)
+		d.alarm.Set(id.Policy+"/"+id.Certificate, r.Wakes(time.Now()))
 	}
 }
 
@@ -131,9 +140,9 @@ func (d *daemon) triggered(t bus.Trigger) {
 	if t.Problem != "" {
 		log.Warn("trigger with a payload that cannot be read; taken as a plain one", "err", t.Problem)
 	}
-	ids, matched := d.meant(t)
+	ids, topic := d.meant(t)
 	if len(ids) == 0 {
-		if !matched {
+		if topic == "" {
 			log.Warn("trigger for a policy that is not here")
 		} else {
 			log.Warn("trigger for no certificate that the policy has", "certificate", t.Certificate)
@@ -142,24 +151,21 @@ func (d *daemon) triggered(t bus.Trigger) {
 		return
 	}
 	log.Info("trigger heard", "certificate", t.Certificate, "reason", t.Reason, "force", t.Force, "confirm", t.Confirm, "assignments", len(ids))
-	var left atomic.Int64
-	left.Store(int64(len(ids)))
-	for _, id := range ids {
-		d.enqueue(id, rotation.TriggerNATS, wish{force: t.Force, confirm: t.Confirm, asked: t.At, by: string(actorNATS), reason: t.Reason}, func() {
-			if left.Add(-1) == 0 {
-				t.Done()
-			}
-		})
+	all := make([]bus.Work, len(ids))
+	for i, id := range ids {
+		all[i] = d.workFor(id, rotation.TriggerNATS, wish{force: t.Force, confirm: t.Confirm, asked: t.At, by: string(actorNATS), reason: t.Reason})
 	}
+	d.queue.EnqueueAll(topic, all, t.Done)
 }
 
-// meant lists the assignments that a trigger means, and whether any policy hears it.
-func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, matched bool) {
+// meant lists the assignments that a trigger means. Triggers of one topic mean the same; it
+// is empty where no policy hears the trigger.
+func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, topic string) {
 	for _, p := range d.inForce().set.Policies {
 		if t.Policy != p.Name && !slices.Contains(p.When.Subjects, t.Subject) {
 			continue
 		}
-		matched = true
+		topic += p.Name + "/" + t.Certificate + "\n"
 		if !p.When.Hears(policy.OnNATS) {
 			continue
 		}
@@ -169,5 +175,5 @@ func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, matched bool) {
 			}
 		}
 	}
-	return ids, matched
+	return ids, topic
 }

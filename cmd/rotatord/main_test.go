@@ -12,11 +12,12 @@ import (
 	"github.com/rotatord/rotatord/internal/policy"
 )
 
-func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){
-		"rotatord": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) },
-	})
+// commands are what the test binary can be run as, under these names.
+var commands = map[string]func(){
+	"rotatord": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) },
 }
+
+func TestMain(m *testing.M) { testscript.Main(m, commands) }
 
 // TestScripts runs the commands as a user types them; see testdata/script.
 func TestScripts(t *testing.T) {

@@ -23,6 +23,9 @@ type records struct {
 	// changed is called with every record that came, by one goroutine.
 	changed func(rotation.ID, rotation.Record)
 	failed  func()
+	// node is whose records those of a policy are, where each node has its own: it works with
+	// its own files, whoever has a policy of that name. Empty where all nodes share them.
+	node func(policy string) string
 
 	// holdChanged is called with every policy that is held or released, by the same goroutine.
 	holdChanged func(policy string)
@@ -46,10 +49,20 @@ type mirrored struct {
 }
 
 func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *records {
-	return &records{changed: changed, failed: failed, holdChanged: func(string) {}, byID: map[rotation.ID]mirrored{}, holds: map[string]mirroredHold{}}
+	return &records{
+		changed: changed, failed: failed, holdChanged: func(string) {}, node: func(string) string { return "" },
+		byID: map[rotation.ID]mirrored{}, holds: map[string]mirroredHold{},
+	}
 }
 
-func key(id rotation.ID) string { return bus.Token(id.Policy) + "." + bus.Token(id.Certificate) }
+// key is where a record is kept.
+func (r *records) key(id rotation.ID) string {
+	key := bus.Token(id.Policy) + "." + bus.Token(id.Certificate)
+	if node := r.node(id.Policy); node != "" {
+		key = bus.Token(node) + "." + key
+	}
+	return key
+}
 
 // attach says which journal to use. Until then Load and Save fail. What was mirrored of
 // an earlier one is forgotten: a lost store begins its revisions anew.
@@ -79,7 +92,7 @@ func (r *records) Load(ctx context.Context, id rotation.ID) (rotation.Record, ro
 	if err != nil {
 		return rotation.Record{}, 0, err
 	}
-	entry, err := j.Load(ctx, key(id))
+	entry, err := j.Load(ctx, r.key(id))
 	if err != nil {
 		return rotation.Record{}, 0, err
 	}
@@ -97,7 +110,7 @@ func (r *records) Save(ctx context.Context, id rotation.ID, record rotation.Reco
 	if err != nil {
 		return 0, fmt.Errorf("encode record: %w", err)
 	}
-	revision, err := j.Save(ctx, key(id), id.Policy, id.Certificate, body, journal.Revision(read))
+	revision, err := j.Save(ctx, r.key(id), id.Policy, id.Certificate, body, journal.Revision(read))
 	if errors.Is(err, journal.ErrConflict) {
 		return 0, fmt.Errorf("%w: %w", rotation.ErrConflict, err)
 	}
@@ -121,10 +134,10 @@ func (r *records) watch(ctx context.Context, caughtUp func()) error {
 			r.absorbHold(policy, e)
 			return
 		}
-		if e.Policy == "" {
-			return // removed, or not readable at all
-		}
 		id := rotation.ID{Policy: e.Policy, Certificate: e.Certificate}
+		if e.Policy == "" || key != r.key(id) {
+			return // removed, or not readable at all; or another node's
+		}
 		if record, ok := decode(e); ok {
 			r.put(id, mirrored{record, rotation.Revision(e.Revision)})
 			r.changed(id, record)

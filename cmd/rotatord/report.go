@@ -15,14 +15,17 @@ import (
 
 func (d *daemon) beats() {
 	now := time.Now()
-	d.beat.Store(now.UnixNano())
+	d.beat.Store(&now)
 	d.metrics.Beat(now)
 }
 
 // alive says nil while the scheduler makes progress.
 func (d *daemon) alive() error {
 	last := d.beat.Load()
-	if age := time.Since(time.Unix(0, last)); last != 0 && age > staleBeat {
+	if last == nil {
+		return nil
+	}
+	if age := time.Since(*last); age > staleBeat {
 		return fmt.Errorf("the scheduler has made no progress for %s", age.Round(time.Second))
 	}
 	return nil
@@ -80,6 +83,7 @@ func (d *daemon) look() metrics.Look {
 		}
 		l.Sources = append(l.Sources, source)
 	}
+	l.WorkWaiting, l.WorkWaitingSince = d.queue.Waiting()
 	if l.NATSConnected && d.replayed.Load() {
 		ctx, cancel := context.WithTimeout(context.Background(), askQueue)
 		defer cancel()

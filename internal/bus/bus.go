@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -49,6 +50,9 @@ type Config struct {
 
 	Logger *slog.Logger
 	Meter  Meter
+
+	// askEvery replaces askServer in tests.
+	askEvery time.Duration
 }
 
 // Listener is where the embedded server accepts local publishers. They may publish
@@ -89,7 +93,20 @@ type Bus struct {
 	prepared atomic.Bool
 	// trouble is why the last attempt to connect failed; nil while connected.
 	trouble atomic.Pointer[error]
+	// told are the reasons that were logged since the connection was lost: each server of
+	// a cluster has its own.
+	toldMu sync.Mutex
+	told   map[string]bool
+	// silence is why JetStream does not count as there although the server is connected;
+	// nil while it answers.
+	silence atomic.Pointer[error]
+	// unwatch ends watchServer; nil for the embedded server.
+	unwatch func()
 }
+
+// maxTold is how many reasons for one loss are worth a warning. There may be no end of
+// them, with a port in each.
+const maxTold = 5
 
 // connectWait bounds a single attempt to connect.
 const connectWait = 5 * time.Second
@@ -125,6 +142,12 @@ func Open(cfg Config) (*Bus, error) {
 		b.conn.Close()
 		b.stopEmbedded()
 		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	if cfg.URL != "" {
+		watching, stop := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { b.watchServer(watching, cmp.Or(cfg.askEvery, askServer)) })
+		b.unwatch = func() { stop(); wg.Wait() }
 	}
 	return b, nil
 }
@@ -205,20 +228,36 @@ func (b *Bus) connectOptions() ([]nats.Option, error) {
 
 func (b *Bus) connected(c *nats.Conn) {
 	b.trouble.Store(nil)
+	b.silence.Store(nil)
+	b.toldMu.Lock()
+	b.told = nil
+	b.toldMu.Unlock()
 	if b.cfg.URL != "" {
 		b.log.Info("nats connected", "server", c.ConnectedUrlRedacted())
 	}
 }
 
-// unreachable hears of every failed attempt to connect, and says so when the reason
-// changes.
+// unreachable hears of every failed attempt to connect, and says each reason once.
 func (b *Bus) unreachable(err error) {
-	last := b.trouble.Swap(&err)
-	if last == nil || (*last).Error() != err.Error() {
-		b.log.Warn("nats cannot be reached; trying again", "servers", b.servers, "err", err)
-		return
+	b.trouble.Store(&err)
+	level := slog.LevelDebug
+	if b.isNews(err.Error()) {
+		level = slog.LevelWarn
 	}
-	b.log.Debug("nats cannot be reached; trying again", "servers", b.servers, "err", err)
+	b.log.Log(context.Background(), level, "nats cannot be reached; trying again", "servers", b.servers, "err", err)
+}
+
+func (b *Bus) isNews(reason string) bool {
+	b.toldMu.Lock()
+	defer b.toldMu.Unlock()
+	if b.told[reason] || len(b.told) >= maxTold {
+		return false
+	}
+	if b.told == nil {
+		b.told = map[string]bool{}
+	}
+	b.told[reason] = true
+	return true
 }
 
 // Connected reports whether the server answers now.
@@ -242,6 +281,9 @@ func (b *Bus) Ready() error {
 	}
 	if !b.prepared.Load() {
 		return errors.New("NATS streams are not prepared yet")
+	}
+	if silence := b.silence.Load(); silence != nil {
+		return *silence
 	}
 	return nil
 }
@@ -280,6 +322,9 @@ func (b *Bus) ListenURL() string {
 
 // Close sends what is buffered, closes the connection and stops the embedded server.
 func (b *Bus) Close() error {
+	if b.unwatch != nil {
+		b.unwatch()
+	}
 	flush, cancel := context.WithTimeout(context.Background(), connectWait)
 	defer cancel()
 	var err error

@@ -379,3 +379,21 @@ func TestServerWithoutJetStream(t *testing.T) {
 	background(t, b.Prepare)
 	eventually(t, "a warning", func() bool { return strings.Contains(l.String(), "JetStream does not answer") })
 }
+
+// Each server of a cluster has its own reason. Each is told once, until the next loss.
+func TestReasonsAreToldOnce(t *testing.T) {
+	cfg, l := logged(at(t, onPort(freePort(t))))
+	cfg.URL = strings.Join([]string{onPort(freePort(t)), onPort(freePort(t)), onPort(freePort(t))}, ",")
+	b := open(t, cfg)
+	eventually(t, "many attempts", func() bool { return strings.Count(l.String(), "nats cannot be reached") > 12 })
+	// The first attempt of all has one of its own.
+	if n := strings.Count(l.String(), "level=WARN msg=\"nats cannot be reached"); n != 4 {
+		t.Errorf("four reasons were told %d times:\n%s", n, l)
+	}
+	for i := range 2 * maxTold {
+		b.unreachable(fmt.Errorf("another port in each: %d", i))
+	}
+	if n := strings.Count(l.String(), "level=WARN msg=\"nats cannot be reached"); n != maxTold {
+		t.Errorf("%d reasons were told", n)
+	}
+}

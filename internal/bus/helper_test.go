@@ -259,3 +259,26 @@ func selfSigned(t testing.TB) (*x509.CertPool, tls.Certificate) {
 	pool.AddCert(leaf)
 	return pool, tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
+
+// long is eventually for what takes its time on a slow machine.
+func long(t testing.TB, what string, yes func() bool) {
+	t.Helper()
+	const patience = 5 * time.Minute
+	for deadline := time.Now().Add(patience); !yes(); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited %s for %s", patience, what)
+		}
+	}
+}
+
+// scratch is a temporary directory in memory where there is one: 100,000 synced writes take
+// minutes on some disks.
+func scratch(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "rotatord-bus-*")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	return dir
+}

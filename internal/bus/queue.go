@@ -19,32 +19,62 @@ type Queue struct {
 	mu sync.Mutex
 	// dirty holds what was asked for and not yet offered, or offered and refused.
 	dirty map[ID]*pendingWork
-	// offering is 1 while an offer is on its way; what is offered is not in dirty then,
-	// so that triggers that come meanwhile make an entry of their own.
-	offering int
+	// last is the latest request of each topic that is not accepted yet.
+	last map[string]*request
+	// offering is what is on its way to the server, or nil. It is not in dirty then, so that
+	// triggers that come meanwhile make an entry of their own.
+	offering *pendingWork
 	// kick has room for one: there is something new to offer.
 	kick chan struct{}
 }
 
 type pendingWork struct {
 	work Work
-	// accepted are called when the server has the work.
-	accepted []func()
+	// since is when the first of what asks for it came here.
+	since time.Time
+	// requests wait for the server to have the work. Each is there once, and of each topic
+	// only the first: the later ones wait for that.
+	requests []*request
 	// occupied: the server refused it at the last offer; it is offered again when the
 	// worker is done, or after a while.
 	occupied bool
 }
 
-// merge adds what was asked for later.
-func (p *pendingWork) merge(later *pendingWork) {
-	if later.work.Force {
-		p.work.Force, p.work.Asked = true, later.work.Asked
+// ask adds what was asked for later.
+func (p *pendingWork) ask(later Work) {
+	if later.Urgency > p.work.Urgency {
+		p.work.Trigger, p.work.Urgency = later.Trigger, later.Urgency
 	}
-	p.work.Confirm = p.work.Confirm || later.work.Confirm
-	if later.work.By != "" {
-		p.work.By, p.work.Reason = later.work.By, later.work.Reason
+	if later.Force {
+		p.work.Force, p.work.Asked = true, later.Asked
 	}
-	p.accepted = append(p.accepted, later.accepted...)
+	if later.Newest.After(p.work.Newest) {
+		p.work.Newest = later.Newest
+	}
+	if later.By != "" {
+		p.work.By, p.work.Reason = later.By, later.Reason
+	}
+	p.work.Confirm = p.work.Confirm || later.Confirm
+}
+
+// follow has a request wait for the work, unless it does already by waiting for an earlier
+// one of its topic.
+func (p *pendingWork) follow(r *request) (added bool) {
+	if slices.ContainsFunc(p.requests, func(other *request) bool { return other.topic != "" && other.topic == r.topic }) {
+		return false
+	}
+	p.requests = append(p.requests, r)
+	return true
+}
+
+// request is what was asked for at once.
+type request struct {
+	topic    string
+	accepted func()
+	// left is how much it waits for: work, and the request of its topic before it, whose
+	// next it is.
+	left int
+	next *request
 }
 
 // offerAgain is how often refused work is offered again when it is not known when the
@@ -55,24 +85,62 @@ const offerAgain = time.Second
 func NewQueue(b *Bus) *Queue { return newQueue(b.offer) }
 
 func newQueue(offer func(context.Context, Work) error) *Queue {
-	return &Queue{offer: offer, dirty: map[ID]*pendingWork{}, kick: make(chan struct{}, 1)}
+	return &Queue{offer: offer, dirty: map[ID]*pendingWork{}, last: map[string]*request{}, kick: make(chan struct{}, 1)}
 }
 
 // Enqueue asks for a look at w.ID. It returns at once; accepted, which may be nil, is
 // called when the request is safe in the queue.
 func (q *Queue) Enqueue(w Work, accepted func()) {
+	q.EnqueueAll("", []Work{w}, accepted)
+}
+
+// EnqueueAll asks for several looks at once; accepted is called when all of them are safe
+// in the queue. Requests of one topic mean the same assignments: they are accepted in their
+// order, and any number of them that wait for the same looks take no more room than one for
+// each look. An empty topic is nobody's.
+func (q *Queue) EnqueueAll(topic string, all []Work, accepted func()) {
+	r := &request{topic: topic, accepted: accepted, left: 1} // itself, until everything is entered
 	q.mu.Lock()
-	later := &pendingWork{work: w}
-	if accepted != nil {
-		later.accepted = []func(){accepted}
+	if before := q.last[topic]; before != nil {
+		before.next, r.left = r, r.left+1
 	}
-	if p, ok := q.dirty[w.ID]; ok {
-		p.merge(later)
-	} else {
-		q.dirty[w.ID] = later
+	if topic != "" {
+		q.last[topic] = r
 	}
+	for _, w := range all {
+		p, ok := q.dirty[w.ID]
+		if !ok {
+			p = &pendingWork{work: w, since: time.Now()}
+			q.dirty[w.ID] = p
+		}
+		p.ask(w)
+		if accepted != nil && p.follow(r) {
+			r.left++
+		}
+	}
+	done := q.releaseLocked(r, nil)
 	q.mu.Unlock()
 	q.wake()
+	for _, f := range done {
+		f()
+	}
+}
+
+// releaseLocked takes one thing off what a request waits for, and adds to done what is to be
+// called because nothing is left.
+func (q *Queue) releaseLocked(r *request, done []func()) []func() {
+	for ; r != nil; r = r.next {
+		if r.left--; r.left > 0 {
+			break
+		}
+		if r.accepted != nil {
+			done = append(done, r.accepted)
+		}
+		if q.last[r.topic] == r {
+			delete(q.last, r.topic)
+		}
+	}
+	return done
 }
 
 // Freed says that the assignment's place in the queue is free.
@@ -88,11 +156,27 @@ func (q *Queue) Freed(id ID) {
 	}
 }
 
-// Len is how many assignments wait for a place.
-func (q *Queue) Len() int {
+// Waiting is how many assignments of this process wait for a place in the queue, and since
+// when the first of them; zero for none.
+func (q *Queue) Waiting() (n int, since time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.dirty) + q.offering
+	if q.offering != nil {
+		n, since = 1, q.offering.since
+	}
+	for p := range maps.Values(q.dirty) {
+		if n++; since.IsZero() || p.since.Before(since) {
+			since = p.since
+		}
+	}
+	return n, since
+}
+
+// idle reports whether nothing waits.
+func (q *Queue) idle() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.dirty) == 0 && q.offering == nil
 }
 
 func (q *Queue) wake() {
@@ -117,7 +201,7 @@ func (q *Queue) Run(ctx context.Context) {
 			again = nil
 			q.offerAll(ctx, true)
 		}
-		if again == nil && q.Len() > 0 {
+		if again == nil && !q.idle() {
 			again = time.After(offerAgain)
 		}
 	}
@@ -165,17 +249,21 @@ func (q *Queue) take(id ID) *pendingWork {
 	defer q.mu.Unlock()
 	p := q.dirty[id]
 	delete(q.dirty, id)
-	q.offering = 1
+	q.offering = p
 	return p
 }
 
 // settle ends the offer of work that the server has. A trigger that came while the
 // offer was on its way stays dirty: a fast worker may have looked before it.
 func (q *Queue) settle(p *pendingWork) {
+	var done []func()
 	q.mu.Lock()
-	q.offering = 0
+	q.offering = nil
+	for _, r := range p.requests {
+		done = q.releaseLocked(r, done)
+	}
 	q.mu.Unlock()
-	for _, f := range p.accepted {
+	for _, f := range done {
 		f()
 	}
 }
@@ -184,10 +272,15 @@ func (q *Queue) settle(p *pendingWork) {
 func (q *Queue) putBack(p *pendingWork, occupied bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.offering = 0
+	q.offering = nil
 	p.occupied = occupied
 	if later, ok := q.dirty[p.work.ID]; ok {
-		p.merge(later)
+		p.ask(later.work)
+		for _, r := range later.requests {
+			if !p.follow(r) {
+				r.left-- // and it is not the last: one before it waits here
+			}
+		}
 	}
 	q.dirty[p.work.ID] = p
 }

@@ -30,7 +30,22 @@ type model struct {
 	offering map[ID]int
 	places   map[ID]bool
 	looks    map[ID][]look
+	// accepted is when the server last took work for each.
+	accepted map[ID]int64
 	problems []string
+}
+
+// taken is when the server last took work for an assignment.
+func (m *model) taken(id ID) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.accepted[id]
+}
+
+func (m *model) problem(format string, args ...any) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.problems = append(m.problems, fmt.Sprintf(format, args...))
 }
 
 // look is what a worker did, in the order of a common count.
@@ -55,7 +70,7 @@ func (c *count) next() int64 {
 var errAway = errors.New("the server is away")
 
 func newModel(order *count, latency, work func() time.Duration) *model {
-	m := &model{tell: true, offering: map[ID]int{}, places: map[ID]bool{}, looks: map[ID][]look{}}
+	m := &model{tell: true, offering: map[ID]int{}, places: map[ID]bool{}, looks: map[ID][]look{}, accepted: map[ID]int64{}}
 	m.queue = newQueue(func(ctx context.Context, w Work) error { return m.offer(order, latency, work, w) })
 	return m
 }
@@ -80,6 +95,7 @@ func (m *model) offer(order *count, latency, work func() time.Duration, w Work) 
 		return errOccupied
 	}
 	m.places[w.ID] = true
+	m.accepted[w.ID] = order.next()
 	go m.look(order, work(), w)
 	return nil
 }
@@ -106,7 +122,7 @@ func (m *model) setAway(away bool) {
 
 // trigger is one Enqueue and what became of it.
 type trigger struct {
-	id       ID
+	ids      []ID
 	asked    int64
 	force    bool
 	accepted int
@@ -143,13 +159,33 @@ func TestQueueKeepsItsPromises(t *testing.T) {
 			gap := upTo(50 * time.Millisecond)
 			for i := range sent {
 				time.Sleep(gap())
-				tr := &trigger{id: ID{"p", fmt.Sprint(int(gap()) % ids)}, force: gap() < 5*time.Millisecond}
+				n := int(gap())
+				tr := &trigger{ids: []ID{{"p", fmt.Sprint(n % ids)}}, force: gap() < 5*time.Millisecond}
+				topic := ""
+				switch n / ids % 3 {
+				case 0:
+					topic = tr.ids[0].String()
+				case 1: // all of them
+					topic, tr.ids = "all", nil
+					for id := range ids {
+						tr.ids = append(tr.ids, ID{"p", fmt.Sprint(id)})
+					}
+				}
 				sent[i] = tr
 				tr.asked = order.next()
-				m.queue.Enqueue(Work{ID: tr.id, Force: tr.force, Asked: time.Now()}, func() {
+				var all []Work
+				for _, id := range tr.ids {
+					all = append(all, Work{ID: id, Force: tr.force, Asked: time.Now()})
+				}
+				m.queue.EnqueueAll(topic, all, func() {
 					mu.Lock()
 					defer mu.Unlock()
 					tr.accepted++
+					for _, id := range tr.ids {
+						if m.taken(id) < tr.asked {
+							m.problem("trigger %d was accepted before the server had work for %s", i, id)
+						}
+					}
 				})
 			}
 			m.setAway(false)
@@ -158,8 +194,8 @@ func TestQueueKeepsItsPromises(t *testing.T) {
 			cancel()
 			synctest.Wait()
 
-			if n := m.queue.Len(); n != 0 {
-				rt.Fatalf("%d assignments still wait", n)
+			if n := m.queue.len(); n != 0 || len(m.queue.last) != 0 {
+				rt.Fatalf("%d assignments still wait, and %d topics", n, len(m.queue.last))
 			}
 			if len(m.problems) > 0 {
 				rt.Fatal(m.problems)
@@ -169,11 +205,13 @@ func TestQueueKeepsItsPromises(t *testing.T) {
 				if tr.accepted != 1 {
 					rt.Fatalf("trigger %d was accepted %d times", i, tr.accepted)
 				}
-				if !slices.ContainsFunc(m.looks[tr.id], func(l look) bool { return l.started > tr.asked && (l.force || !tr.force) }) {
-					rt.Fatalf("no look at %s began after trigger %d (force %v)", tr.id, i, tr.force)
-				}
-				if tr.force {
-					forced[tr.id]++
+				for _, id := range tr.ids {
+					if !slices.ContainsFunc(m.looks[id], func(l look) bool { return l.started > tr.asked && (l.force || !tr.force) }) {
+						rt.Fatalf("no look at %s began after trigger %d (force %v)", id, i, tr.force)
+					}
+					if tr.force {
+						forced[id]++
+					}
 				}
 			}
 			for id, looks := range m.looks {
@@ -206,14 +244,14 @@ func TestQueueAcceptsOnlyAfterTheServer(t *testing.T) {
 			synctest.Wait()
 			answers <- answer
 			synctest.Wait()
-			if accepted != 0 || q.Len() != 1 {
-				t.Fatalf("after %v: accepted %d times, %d waiting", answer, accepted, q.Len())
+			if accepted != 0 || q.len() != 1 {
+				t.Fatalf("after %v: accepted %d times, %d waiting", answer, accepted, q.len())
 			}
 		}
 		answers <- nil
 		synctest.Wait()
-		if accepted != 1 || q.Len() != 0 {
-			t.Errorf("accepted %d times, %d waiting", accepted, q.Len())
+		if accepted != 1 || q.len() != 0 {
+			t.Errorf("accepted %d times, %d waiting", accepted, q.len())
 		}
 	})
 }
@@ -347,8 +385,8 @@ func TestQueueServerAway(t *testing.T) {
 		away.Store(false)
 		time.Sleep(offerAgain)
 		synctest.Wait()
-		if len(accepted) != assignments || q.Len() != 0 {
-			t.Errorf("%d of %d accepted, %d wait", len(accepted), assignments, q.Len())
+		if len(accepted) != assignments || q.len() != 0 {
+			t.Errorf("%d of %d accepted, %d wait", len(accepted), assignments, q.len())
 		}
 	})
 }
@@ -390,4 +428,35 @@ func TestQueueFlood(t *testing.T) {
 			}
 		}
 	})
+}
+
+func (q *Queue) len() int {
+	n, _ := q.Waiting()
+	return n
+}
+
+// Of the triggers that lead to one look the one counts that has it look closest: a request
+// from outside is not to end in a look at what is in memory because a start came first.
+func TestQueueUrgency(t *testing.T) {
+	var offered []string
+	q := newQueue(func(_ context.Context, w Work) error {
+		offered = append(offered, w.Trigger)
+		return nil
+	})
+	id := ID{"p", "c"}
+	before := time.Now()
+	q.Enqueue(Work{ID: id, Trigger: "startup"}, nil)
+	q.Enqueue(Work{ID: id, Trigger: "nats", Urgency: 2}, nil)
+	q.Enqueue(Work{ID: id, Trigger: "drift", Urgency: 1}, nil)
+	q.Enqueue(Work{ID: id, Trigger: "manual", Urgency: 2}, nil)
+	if n, since := q.Waiting(); n != 1 || since.Before(before) || since.After(time.Now()) {
+		t.Errorf("%d wait since %s", n, since)
+	}
+	q.offerAll(t.Context(), false)
+	if !slices.Equal(offered, []string{"nats"}) {
+		t.Errorf("offered %v", offered)
+	}
+	if n, since := q.Waiting(); n != 0 || !since.IsZero() {
+		t.Errorf("%d wait since %s", n, since)
+	}
 }

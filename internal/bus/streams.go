@@ -22,6 +22,9 @@ const (
 	// restart takes.
 	eventWindow = time.Hour
 	maxTrigger  = 64 << 10
+	// lookWait bounds a look at what is on the server. A cluster does not answer at all
+	// for a stream that another daemon is just making.
+	lookWait = 2 * time.Second
 	// retryPrepare is the pause between two attempts to reach the streams.
 	retryPrepare = time.Second
 )
@@ -57,8 +60,6 @@ func (b *Bus) prepareOnce(ctx context.Context) error {
 	if !b.Connected() {
 		return b.notConnected()
 	}
-	ctx, cancel := context.WithTimeout(ctx, connectWait)
-	defer cancel()
 	for _, want := range []jetstream.StreamConfig{b.triggerConfig(), b.workConfig(), b.eventConfig()} {
 		err := b.prepareStream(ctx, want)
 		if errors.Is(err, nats.ErrNoResponders) {
@@ -156,7 +157,11 @@ func (b *Bus) eventConfig() jetstream.StreamConfig {
 }
 
 func (b *Bus) prepareStream(ctx context.Context, want jetstream.StreamConfig) error {
-	stream, err := b.js.Stream(ctx, want.Name)
+	looking, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	stream, err := b.js.Stream(looking, want.Name)
+	ctx, cancel = context.WithTimeout(ctx, connectWait)
+	defer cancel()
 	if isMissing(err) {
 		if _, err = b.js.CreateStream(ctx, want); err != nil {
 			return fmt.Errorf("create: %w", err)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -227,4 +228,19 @@ func pause(ctx context.Context, d time.Duration) error {
 	case <-time.After(d):
 		return nil
 	}
+}
+
+// beat tells the server every now and then, until stop or the end of ctx, that the
+// message is in hand.
+func (b *Bus) beat(ctx context.Context, m jetstream.Msg, every time.Duration) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for pause(ctx, every) == nil {
+			if err := m.InProgress(); err != nil {
+				b.log.Debug("heartbeat of a message failed", "subject", m.Subject(), "err", err)
+			}
+		}
+	})
+	return func() { cancel(); wg.Wait() }
 }

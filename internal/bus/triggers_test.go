@@ -16,7 +16,9 @@ import (
 func TestTriggerSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
 	b := prepared(t, withListener(config(t, dir)))
-	send(t, dial(t, b.ListenURL()), "rotatord.trigger.shop", `{"certificate":"shop.example.com","reason":"renewed","force":true}`)
+	// With an answer: what was only sent may still be on its way into the stream.
+	_, err := dial(t, b.ListenURL()).Request("rotatord.trigger.shop", []byte(`{"certificate":"shop.example.com","reason":"renewed","force":true}`), patience)
+	must(t, err)
 	must(t, b.Close())
 
 	b = prepared(t, withListener(config(t, dir)))

@@ -22,11 +22,16 @@ type Work struct {
 	Place string `json:"-"`
 	// Trigger is why: file, nats, deadline, drift, policy, manual or startup.
 	Trigger string `json:"trigger"`
-	Force   bool   `json:"force,omitempty"`
+	// Urgency says which of several triggers for one look counts: the highest, of those the
+	// first.
+	Urgency int  `json:"-"`
+	Force   bool `json:"force,omitempty"`
+	Confirm bool `json:"confirm,omitempty"`
 	// By and Reason are who asks, and why, where somebody does.
-	By      string `json:"by,omitempty"`
-	Reason  string `json:"reason,omitempty"`
-	Confirm bool   `json:"confirm,omitempty"`
+	By     string `json:"by,omitempty"`
+	Reason string `json:"reason,omitempty"`
+	// Newest is when the last of the triggers came that this work answers.
+	Newest time.Time `json:"newest,omitzero"`
 	// Asked is when the first of the triggers came that this work answers, or the last one
 	// that forces: a worker tells by it whether it was done already.
 	Asked time.Time `json:"asked"`
@@ -54,15 +59,23 @@ const errCodeOccupied = 10077
 
 const (
 	// workAckWait is how long a worker may be silent before the server hands its
-	// message to another; workBeat keeps a long step alive.
+	// message to another: longer than a cluster needs for a new leader (4 to 8 s) and a
+	// client for another server, so that a NATS node may die without a worker losing its
+	// work, and no longer, since a dead worker's work waits for it. workBeat keeps a long
+	// step alive; beatAgain is the pause after a heartbeat failed.
 	workAckWait = 30 * time.Second
 	workBeat    = 10 * time.Second
-	// fetchWait is the longest that a worker waits for a message before asking again.
-	fetchWait = 30 * time.Second
+	beatAgain   = time.Second
+	// fetchWait is the longest that a worker waits for a message before asking again. A
+	// message counts as delivered when it was asked for, so that this is lost of its
+	// workAckWait; what is left must be enough for a heartbeat.
+	fetchWait = 15 * time.Second
 	// fetchPulse is how often the server says meanwhile that it is still waiting too:
 	// after a restart it is not.
 	fetchPulse = 2 * time.Second
 	maxNak     = 30 * time.Second
+	// handBack is the pause before work comes again that this process still has in hand.
+	handBack = time.Second
 )
 
 // offer puts work into the queue. errOccupied means that the server refused it.
@@ -88,24 +101,26 @@ func (b *Bus) offer(ctx context.Context, w Work) error {
 
 // Work runs workers for the work of anybody and of this node, until ctx ends and the
 // last of them has finished. handle returns nil or an error that it has dealt with;
-// a *Retry brings the message back. done is called after each message that is finished
+// a *Retry brings the message back. Its context ends, with ErrLost for a cause, when
+// another daemon may have the work. done is called after each message that is finished
 // for good, when the assignment's place in the queue is free again. Work returns early,
 // with an error, when the server has lost the queue; Prepare makes it again.
 func (b *Bus) Work(ctx context.Context, workers int, handle func(context.Context, Work) error, done func(ID)) error {
-	var consumers []jetstream.Consumer
+	var consumers []placed
 	for _, place := range []string{Any, b.cfg.Node} {
 		consumer, err := b.workConsumer(ctx, place)
 		if err != nil {
 			return fmt.Errorf("subscribe to work at %s: %w", place, err)
 		}
-		consumers = append(consumers, consumer)
+		consumers = append(consumers, placed{consumer, b.isOurs(place)})
 	}
 	working, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
+	desk := &desk{handle: handle, done: done, inHand: map[ID]bool{}}
 	var wg sync.WaitGroup
 	for _, consumer := range consumers {
 		for range workers {
-			wg.Go(func() { stop(b.worker(working, consumer, handle, done)) })
+			wg.Go(func() { stop(b.worker(working, consumer, desk)) })
 		}
 	}
 	wg.Wait()
@@ -115,13 +130,49 @@ func (b *Bus) Work(ctx context.Context, workers int, handle func(context.Context
 	return context.Cause(working)
 }
 
+// placed is a consumer of work and whether nobody but this process works at its place.
+type placed struct {
+	jetstream.Consumer
+	ours bool
+}
+
+// isOurs reports whether nobody but this process works at a place.
+func (b *Bus) isOurs(place string) bool { return place == b.cfg.Node || b.server != nil }
+
+// desk is what the workers of a process share.
+type desk struct {
+	handle func(context.Context, Work) error
+	done   func(ID)
+
+	mu sync.Mutex
+	// inHand are the assignments that a worker of this process is at.
+	inHand map[ID]bool
+}
+
+// take reports whether nobody here is at the assignment, and notes that now somebody is.
+func (d *desk) take(id ID) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.inHand[id] {
+		return false
+	}
+	d.inHand[id] = true
+	return true
+}
+
+func (d *desk) leave(id ID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.inHand, id)
+}
+
 // workConsumer subscribes to the work at a place. A place that no other node works at
 // begins anew: what a worker that died held in its hands is then delivered at once,
 // not after workAckWait. Should that worker live after all, a second process under
 // this node's name, it loses its next journal write.
 func (b *Bus) workConsumer(ctx context.Context, place string) (jetstream.Consumer, error) {
 	name := workConsumer(place)
-	if place == b.cfg.Node || b.server != nil {
+	if b.isOurs(place) {
 		if err := b.js.DeleteConsumer(ctx, b.names.workStream(), name); err != nil && !isMissing(err) {
 			return nil, err
 		}
@@ -139,12 +190,13 @@ func (b *Bus) workConsumer(ctx context.Context, place string) (jetstream.Consume
 // worker takes one message at a time: a message that waits in a buffer would grow old
 // while another node could work on it. It returns when ctx ends, or with an error when
 // its consumer is gone from the server.
-func (b *Bus) worker(ctx context.Context, consumer jetstream.Consumer, handle func(context.Context, Work) error, done func(ID)) error {
+func (b *Bus) worker(ctx context.Context, consumer placed, desk *desk) error {
 	for ctx.Err() == nil {
+		asked := time.Now()
 		m, err := nextMessage(ctx, consumer)
 		switch {
 		case err == nil:
-			b.process(ctx, m, handle, done)
+			b.process(ctx, m, asked, consumer.ours, desk)
 		case errors.Is(err, nats.ErrTimeout), ctx.Err() != nil:
 		default:
 			b.log.Debug("waiting for work", "err", err)
@@ -177,9 +229,9 @@ func nextMessage(ctx context.Context, consumer jetstream.Consumer) (jetstream.Ms
 	return m, err
 }
 
-// process works on one message and answers it. The context that handle gets is not
-// ended by a graceful stop: a step in flight is finished.
-func (b *Bus) process(ctx context.Context, m jetstream.Msg, handle func(context.Context, Work) error, done func(ID)) {
+// process works on one message, which was asked for at a time, and answers it. The context
+// that handle gets is not ended by a graceful stop: a step in flight is finished.
+func (b *Bus) process(ctx context.Context, m jetstream.Msg, asked time.Time, ours bool, desk *desk) {
 	id, err := b.names.parseWork(m.Subject())
 	if err != nil {
 		b.log.Error("work that nobody can do is dropped", "subject", m.Subject(), "err", err)
@@ -190,33 +242,39 @@ func (b *Bus) process(ctx context.Context, m jetstream.Msg, handle func(context.
 	if err := json.Unmarshal(m.Data(), &w); err != nil {
 		b.log.Warn("work with an unreadable body; looking anyway", "assignment", id, "err", err)
 	}
-	stopBeat := b.beat(context.WithoutCancel(ctx), m, workBeat)
-	err = handle(context.WithoutCancel(ctx), w)
-	stopBeat()
-	if again, ok := errors.AsType[*Retry](err); ok {
-		b.cfg.Meter.Message("work", "nak")
-		if err := m.NakWithDelay(min(again.After, maxNak)); err != nil {
-			b.log.Debug("work cannot be handed back; it comes again by itself", "assignment", id, "err", err)
-		}
+	l, held, ok := b.takeLease(context.WithoutCancel(ctx), m, asked, ours)
+	if !ok {
+		b.log.Info("work that came too late is left to others", "assignment", id)
 		return
 	}
-	b.finish(m)
-	done(id)
+	defer l.stop()
+	if !desk.take(id) {
+		// The server gave up on the worker that is at it, as after a long outage.
+		b.nak(m, id, handBack)
+		return
+	}
+	err = desk.handle(held, w)
+	desk.leave(id)
+	again, retry := errors.AsType[*Retry](err)
+	switch {
+	case !l.held():
+		// Whoever has the message now answers it; an answer of ours would count as theirs.
+		b.cfg.Meter.Message("work", "failed")
+		b.log.Warn("work was lost to others before it was done", "assignment", id, "err", err)
+	case retry:
+		b.nak(m, id, again.After)
+	default:
+		b.finish(m)
+		desk.done(id)
+	}
 }
 
-// beat tells the server every now and then, until stop or the end of ctx, that the
-// message is in hand.
-func (b *Bus) beat(ctx context.Context, m jetstream.Msg, every time.Duration) (stop func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for pause(ctx, every) == nil {
-			if err := m.InProgress(); err != nil {
-				b.log.Debug("heartbeat of a message failed", "subject", m.Subject(), "err", err)
-			}
-		}
-	})
-	return func() { cancel(); wg.Wait() }
+// nak hands work back for a while.
+func (b *Bus) nak(m jetstream.Msg, id ID, after time.Duration) {
+	b.cfg.Meter.Message("work", "nak")
+	if err := m.NakWithDelay(min(after, maxNak)); err != nil {
+		b.log.Debug("work cannot be handed back; it comes again by itself", "assignment", id, "err", err)
+	}
 }
 
 // finish acknowledges and waits for the server's word, so that the assignment's next

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -24,6 +25,10 @@ const version = 1
 
 // maxRecord is the largest record, in bytes. It bounds what a runaway list could do.
 const maxRecord = 256 << 10
+
+// lookWait bounds the look for the bucket: a cluster does not answer at all while another
+// daemon is just making it.
+const lookWait = 2 * time.Second
 
 // ErrConflict means that the record is no longer at the revision that was read:
 // somebody else wrote it.
@@ -61,7 +66,9 @@ type Entry struct {
 
 // Open finds or makes the bucket.
 func Open(ctx context.Context, js jetstream.JetStream, bucket string, replicas int) (*Journal, error) {
-	kv, err := js.KeyValue(ctx, bucket)
+	looking, cancel := context.WithTimeout(ctx, lookWait)
+	defer cancel()
+	kv, err := js.KeyValue(looking, bucket)
 	if errors.Is(err, jetstream.ErrBucketNotFound) {
 		kv, err = js.CreateKeyValue(ctx, jetstream.KeyValueConfig{
 			Bucket:       bucket,

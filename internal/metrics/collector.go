@@ -21,6 +21,9 @@ type Look struct {
 	NATSConnected bool
 	QueueDepth    uint64
 	QueueOldest   time.Time
+	// WorkWaiting is how many assignments of this daemon have no place in the queue yet.
+	WorkWaiting      int
+	WorkWaitingSince time.Time
 	// Consumers by name; those of Config.Consumers that are missing are at 0.
 	Consumers map[string]Consumer
 }
@@ -70,6 +73,7 @@ type descriptions struct {
 	sourceAuthority, renewalDue                                                     *prometheus.Desc
 	lastSuccess, lastAttempt, consecutiveFailures, retryDue, drift, superseded      *prometheus.Desc
 	probeSuccess, probeMatch, probeDuration, natsConnected, queueDepth, queueOldest *prometheus.Desc
+	workWaiting, workWaitingSince                                                   *prometheus.Desc
 	consumerPending, consumerAckPending                                             *prometheus.Desc
 }
 
@@ -114,6 +118,8 @@ func newCollector(look func() Look, policies map[string][]string, consumers []st
 		consumerPending:    d("nats_consumer_pending", "Messages that a consumer has not been given yet.", "consumer"),
 		consumerAckPending: d("nats_consumer_ack_pending", "Messages that a consumer has been given and has not acknowledged.", "consumer"),
 		queueDepth:         d("work_queue_depth", "Assignments that are queued or being worked on."),
+		workWaiting:        d("work_waiting", "Assignments of this daemon that wait for a place in the queue: theirs is taken, or NATS is away."),
+		workWaitingSince:   d("work_waiting_since_timestamp_seconds", "Since when the first of them; 0 for none."),
 		queueOldest:        d("work_queue_oldest_timestamp_seconds", "Since when the oldest of them; 0 for none."),
 	}}
 	c.policies.Store(&policies)
@@ -127,7 +133,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		d.notBefore, d.notAfter, d.info, d.state, d.sourceUp, d.sourceCertificates, d.sourceQuarantined, d.sourceErrors,
 		d.sourceEvents, d.sourceCoalesced, d.sourceRescans, d.sourceLastScan, d.sourcePolling, d.lastSuccess, d.lastAttempt,
 		d.consecutiveFailures, d.retryDue, d.drift, d.superseded, d.probeSuccess, d.probeMatch, d.probeDuration,
-		d.sourceAuthority, d.renewalDue, d.natsConnected, d.queueDepth, d.queueOldest, d.consumerPending, d.consumerAckPending,
+		d.sourceAuthority, d.renewalDue, d.natsConnected, d.queueDepth, d.queueOldest, d.workWaiting, d.workWaitingSince, d.consumerPending, d.consumerAckPending,
 	} {
 		ch <- desc
 	}
@@ -156,6 +162,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		o.gauge(c.desc.consumerAckPending, float64(look.Consumers[name].AckPending), name)
 	}
 	o.gauge(c.desc.queueOldest, seconds(look.QueueOldest))
+	o.gauge(c.desc.workWaiting, float64(look.WorkWaiting))
+	o.gauge(c.desc.workWaitingSince, seconds(look.WorkWaitingSince))
 }
 
 // distinct makes label values of the ids. A series that comes twice would fail the whole

@@ -78,6 +78,8 @@ var contract = map[string]string{
 	"rotatord_journal_write_errors_total":                   "",
 	"rotatord_work_queue_depth":                             "",
 	"rotatord_work_queue_oldest_timestamp_seconds":          "",
+	"rotatord_work_waiting":                                 "",
+	"rotatord_work_waiting_since_timestamp_seconds":         "",
 }
 
 var description = regexp.MustCompile(`^Desc\{fqName: "(rotatord_[a-z0-9_]+)", help: "(.*?)", (?:unit: "", )?constLabels: \{\}, variableLabels: \{(.*)\}\}$`)

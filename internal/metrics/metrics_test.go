@@ -84,6 +84,8 @@ func TestFirstScrape(t *testing.T) {
 		`rotatord_nats_connected 0`,
 		`rotatord_journal_write_errors_total 0`,
 		`rotatord_work_queue_oldest_timestamp_seconds 0`,
+		`rotatord_work_waiting 0`,
+		`rotatord_work_waiting_since_timestamp_seconds 0`,
 	} {
 		if !strings.Contains(text, "\n"+series+"\n") {
 			t.Errorf("no %s", series)

@@ -79,7 +79,7 @@ func fixedLook() Look {
 			}},
 			{Kind: "identity_center", Policy: "sso", Certificates: 1},
 		},
-		NATSConnected: true, QueueDepth: 3, QueueOldest: noon.Add(-3 * time.Second),
+		NATSConnected: true, QueueDepth: 3, QueueOldest: noon.Add(-3 * time.Second), WorkWaiting: 2, WorkWaitingSince: noon.Add(-time.Second),
 	}
 }
 

@@ -45,10 +45,12 @@ type Config struct {
 type Engine struct {
 	cfg      Config
 	stopping atomic.Bool
+	// now is time.Now, but for tests in which a clock jumps.
+	now func() time.Time
 }
 
 // New returns an Engine.
-func New(cfg Config) *Engine { return &Engine{cfg: cfg} }
+func New(cfg Config) *Engine { return &Engine{cfg: cfg, now: time.Now} }
 
 // Stop lets the steps in flight end and starts no new one.
 func (e *Engine) Stop() { e.stopping.Store(true) }
@@ -69,8 +71,17 @@ type Request struct {
 	Confirm bool
 	// Asked is when the trigger came.
 	Asked time.Time
+	// Newest is when the last trigger came that the same look answers; zero for Asked.
+	Newest time.Time
 	// By and Reason are who asked, and why, where somebody did.
 	By, Reason string
+}
+
+func (q Request) newest() time.Time {
+	if q.Newest.After(q.Asked) {
+		return q.Newest
+	}
+	return q.Asked
 }
 
 // Process looks at an assignment and does what is to be done now. An error means that
@@ -83,6 +94,7 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 		return err
 	}
 	for range maxRounds {
+		r.o.Skew = e.skew() // the first answer of a cloud tells it
 		steps := Plan(r.o, r.now())
 		next := slices.IndexFunc(steps, Step.acts)
 		if next < 0 {
@@ -163,8 +175,8 @@ type run struct {
 	loaded   Record
 	revision Revision
 	asked    time.Time
-	// answers says that somebody may be waiting for the end of this run.
-	answers bool
+	// answers is the newest wish that somebody may wait for; zero where nobody does.
+	answers time.Time
 	// by and why are whose wish this run answers.
 	by, why string
 	// made are the steps of this run.
@@ -173,7 +185,15 @@ type run struct {
 	brakeAsked bool
 }
 
-func (r *run) now() time.Time { return time.Now() }
+func (r *run) now() time.Time { return r.e.now() }
+
+// skew is how far this host's clock is ahead of the clouds', as far as somebody knows.
+func (e *Engine) skew() time.Duration {
+	if e.cfg.Skew == nil {
+		return 0
+	}
+	return e.cfg.Skew()
+}
 
 func (r *run) progress(s Step, err error) {
 	if r.e.cfg.Progress != nil {
@@ -200,14 +220,14 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		return nil, fmt.Errorf("begin with %s/%s: %w", id.Policy, id.Certificate, err)
 	}
 	r := &run{
-		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, answers: q.Trigger.impatient(), by: q.By, why: q.Reason, made: map[string]bool{},
+		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, by: q.By, why: q.Reason, made: map[string]bool{},
 		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate),
+	}
+	if q.Trigger.impatient() {
+		r.answers = q.newest().UTC()
 	}
 	r.o = observe(a, id, record, q, r.now())
 	r.o.Hold = e.hold(id.Policy)
-	if e.cfg.Skew != nil {
-		r.o.Skew = e.cfg.Skew()
-	}
 	r.absorbWanted()
 	if q.Confirm {
 		r.o.Record.Confirmed = r.o.wants()
@@ -227,6 +247,7 @@ func (e *Engine) hold(policy string) *Hold {
 
 // observe puts together what is known without asking anybody.
 func observe(a *Assembly, id ID, record Record, q Request, now time.Time) Observation {
+	record = record.asOf(now)
 	o := Observation{ID: id, Policy: a.Policy, Record: record, Trigger: q.Trigger, Began: now, Force: q.Force}
 	if a.Issuer != nil {
 		o.Asks = a.Issuer.Asks()
@@ -296,6 +317,7 @@ func (r *run) save(ctx context.Context) error {
 	if reflect.DeepEqual(r.o.Record, r.loaded) {
 		return nil
 	}
+	r.o.Record.WrittenAt = r.now().UTC()
 	// A copy: the journal's reader may hold on to it while this run goes on changing its own.
 	written := r.o.Record.clone()
 	revision, err := r.e.cfg.Journal.Save(ctx, r.o.ID, written, r.revision)
@@ -323,8 +345,8 @@ func (r *run) finish(ctx context.Context, steps []Step) error {
 	}
 	r.conclude(state, reason, now)
 	record.WakeAt = wake(&r.o, steps, now)
-	if asked := r.asked.UTC(); r.answers && asked.After(record.Answered) {
-		record.Answered = asked
+	if r.answers.After(record.Answered) {
+		record.Answered = r.answers
 	}
 	if err := r.save(ctx); err != nil {
 		return err

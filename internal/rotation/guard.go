@@ -28,7 +28,7 @@ func guard(o *Observation, v *View, now time.Time) (Step, bool) {
 		return Step{Kind: StepWait, Target: v.Name, Fingerprint: info.Fingerprint, Until: info.NotBefore, Cause: CauseNotYetValid, Reason: "the bundle is valid from " + clock(info.NotBefore)}, true
 	}
 	if info.NotBefore.After(now) {
-		if o.Skew < 0 && !info.NotBefore.After(now.Add(-o.Skew)) {
+		if o.Skew < 0 && !info.NotBefore.After(now.Add(clockTolerance-o.Skew)) {
 			return refuse(CauseNotYetValid, "the bundle is valid from %s; this host's clock is %s behind the cloud's: correct it", clock(info.NotBefore), (-o.Skew).Round(time.Second))
 		}
 		return refuse(CauseNotYetValid, "the bundle is not valid before %s, and it is %s here; wait, or correct the clock", clock(info.NotBefore), clock(now))

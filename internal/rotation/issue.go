@@ -39,11 +39,21 @@ func (r *Record) made() []providers.Handle {
 }
 
 func (r *run) issueRequest() providers.IssueRequest {
-	q := providers.IssueRequest{Owner: r.o.ID, Since: r.o.Record.Issuing.Since}
+	q := providers.IssueRequest{Owner: r.o.ID, Since: r.tryingSince()}
 	for _, i := range r.o.Record.Issued {
 		q.Known = append(q.Known, i.Handle)
 	}
 	return q
+}
+
+// tryingSince is when the try under way began, by the issuer's clock, as the certificates
+// are that it is compared with; zero for none. It is not later than by ours.
+func (r *run) tryingSince() time.Time {
+	since := r.o.Record.Issuing.Since
+	if since.IsZero() {
+		return since
+	}
+	return since.Add(-max(r.e.skew(), 0))
 }
 
 // applySource makes one step at the issuer.
@@ -157,7 +167,7 @@ func (r *run) adopt(c providers.Issued) {
 	switch {
 	case c.Problem == "" && record.inForce() == nil:
 		r.log.Info("certificate adopted from the issuer", "handle", c.Handle, "fingerprint", short(c.Info.Fingerprint))
-		if since := record.Issuing.Since; !since.IsZero() && !c.Created.Before(since.Add(-clockSkew)) {
+		if since := r.tryingSince(); !since.IsZero() && !c.Created.Before(since.Add(-clockSkew)) {
 			issue.Owned = true
 			r.adoptTry(c, issue)
 			return
@@ -282,8 +292,9 @@ func (e *Engine) Acknowledge(ctx context.Context, id ID, f certs.Fingerprint, pa
 	if slices.ContainsFunc(record.Acknowledged, func(a Acknowledgement) bool { return a.Party == party }) {
 		return true, "", nil
 	}
-	record = record.clone()
-	record.Acknowledged = append(record.Acknowledged, Acknowledgement{Party: party, At: time.Now().UTC()})
+	now := e.now().UTC()
+	record = record.asOf(now).clone()
+	record.Acknowledged, record.WrittenAt = append(record.Acknowledged, Acknowledgement{Party: party, At: now}), now
 	if _, err := e.cfg.Journal.Save(ctx, id, record, revision); err != nil {
 		return false, "", fmt.Errorf("acknowledge %s/%s: %w", id.Policy, id.Certificate, err)
 	}

@@ -94,6 +94,18 @@ func (t Trigger) asksToLook() bool {
 // impatient reports whether somebody is waiting who should not sit out a retry delay.
 func (t Trigger) impatient() bool { return t == TriggerNATS || t == TriggerManual }
 
+// Urgency orders triggers by how closely they have the assignment looked at: of several that
+// lead to one look, the highest counts.
+func (t Trigger) Urgency() int {
+	switch {
+	case t.impatient():
+		return 2
+	case t.asksToLook():
+		return 1
+	}
+	return 0
+}
+
 // issues reports whether the policy's source makes its certificates.
 func (o *Observation) issues() bool { return o.Asks != "" }
 
@@ -200,6 +212,7 @@ func due(at, now time.Time) bool { return !at.IsZero() && !at.After(now) }
 // WakeTrigger says what an alarm of an assignment is about: the regular comparison, or
 // a deadline of its own.
 func WakeTrigger(p *policy.Policy, r Record, now time.Time) Trigger {
+	r = r.asOf(now)
 	if due(dueSchedule(p, r), now) {
 		return TriggerSchedule
 	}

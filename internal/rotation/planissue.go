@@ -77,6 +77,9 @@ func (o *Observation) rejection() *Issue {
 // needsSource reports whether the issuer must be read.
 func (o *Observation) needsSource(now time.Time) bool {
 	current := o.Record.inForce()
+	if !o.Record.Issuing.Since.IsZero() {
+		return true // a try was made: what became of it? And what time is it there?
+	}
 	return current == nil || current.Problem != "" || o.Trigger.asksToLook() || due(dueLook(o.Policy, o.Record), now)
 }
 

@@ -39,7 +39,9 @@ func (e *Engine) Planner(brake func(ID) string) *Planner {
 	cfg := e.cfg
 	cfg.Brake, cfg.Journal, cfg.Events, cfg.Meter = brake, readOnly{e.cfg.Journal}, silent{}, silent{}
 	cfg.Progress, cfg.Logger = nil, slog.New(slog.DiscardHandler)
-	return &Planner{New(cfg)}
+	dry := New(cfg)
+	dry.now = e.now
+	return &Planner{dry}
 }
 
 // Plan looks at everything that the assignment touches and returns what would be done. A

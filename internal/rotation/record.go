@@ -57,6 +57,8 @@ type Record struct {
 	// Acknowledged are the parties that have taken over the bundle in force.
 	Acknowledged []Acknowledgement `json:"acknowledged,omitempty"`
 
+	// WrittenAt is when the record was last changed, by the clock of who changed it.
+	WrittenAt time.Time `json:"written_at,omitzero"`
 	// WantedAt is when the bundle in force was first seen.
 	WantedAt time.Time `json:"wanted_at,omitzero"`
 	// LookedAt is when all targets were last looked at.

@@ -6,7 +6,8 @@
 //
 // Invariants: one goroutine and one timer whatever the number of ids; an id is
 // pending at most once; what is due fires even after the wall clock jumped or the
-// machine slept, because no sleep is longer than maxSleep.
+// machine slept, because no sleep is longer than maxSleep, and after the wall clock was
+// set back, because what is pending moves with it.
 package scheduler
 
 import (
@@ -19,9 +20,13 @@ import (
 // maxSleep bounds a sleep. Timers run on the monotonic clock, which stands still
 // during suspend and knows nothing of a corrected wall clock. Each wake-up asks the
 // wall clock what is due, so the bound is how late an alarm can be after the clock was
-// set forward or the machine slept. After it was set back, an alarm fires when the
-// clock shows its time again, and not before.
+// set forward or the machine slept.
 const maxSleep = 30 * time.Second
+
+// maxSetBack is how far the wall clock may be set back without an alarm taking notice. Beyond
+// it, what is pending moves back with the clock: whoever asked for a few minutes gets a few
+// minutes, and whoever asked for a time of day is woken early, once, and asks again.
+const maxSetBack = time.Minute
 
 // Alarm remembers for each id when it wants to be looked at again. The methods may
 // be called by any goroutine.
@@ -31,6 +36,20 @@ type Alarm struct {
 	byID    map[string]*entry
 	// changed has room for one: the earliest time may have moved.
 	changed chan struct{}
+	// clock is readClock, but for tests in which the clock jumps.
+	clock func() reading
+}
+
+// reading is what two clocks show at one moment: the wall clock, and one that nobody sets.
+type reading struct {
+	wall    time.Time
+	running time.Duration
+}
+
+// readClock reads the clocks of this process.
+func readClock(start time.Time) reading {
+	now := time.Now()
+	return reading{wall: now.Round(0), running: now.Sub(start)}
 }
 
 type entry struct {
@@ -41,7 +60,8 @@ type entry struct {
 
 // NewAlarm returns an Alarm with nothing pending.
 func NewAlarm() *Alarm {
-	return &Alarm{byID: map[string]*entry{}, changed: make(chan struct{}, 1)}
+	start := time.Now()
+	return &Alarm{byID: map[string]*entry{}, changed: make(chan struct{}, 1), clock: func() reading { return readClock(start) }}
 }
 
 // Set makes id fire at the given wall-clock time, instead of any time set before. A
@@ -97,7 +117,7 @@ func (a *Alarm) Next() time.Time {
 func (a *Alarm) Run(ctx context.Context, fire func(id string), beat func()) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
+	for last := a.clock(); ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -107,18 +127,31 @@ func (a *Alarm) Run(ctx context.Context, fire func(id string), beat func()) {
 		if beat != nil {
 			beat()
 		}
-		for _, id := range a.takeDue(wallNow()) {
+		now := a.clock()
+		a.follow(last, now)
+		last = now
+		for _, id := range a.takeDue(now.wall) {
 			if ctx.Err() != nil {
 				return
 			}
 			fire(id)
 		}
-		timer.Reset(a.untilNext(wallNow()))
+		timer.Reset(a.untilNext(a.clock().wall))
 	}
 }
 
-// wallNow is the time without its monotonic reading.
-func wallNow() time.Time { return time.Now().Round(0) }
+// follow moves what is pending back if the wall clock was set back between two readings.
+func (a *Alarm) follow(last, now reading) {
+	back := now.running - last.running - now.wall.Sub(last.wall)
+	if back <= maxSetBack {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.pending {
+		e.at = e.at.Add(-back) // all of them: their order stays
+	}
+}
 
 func (a *Alarm) takeDue(now time.Time) []string {
 	a.mu.Lock()

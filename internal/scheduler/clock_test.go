@@ -3,19 +3,22 @@ package scheduler
 import (
 	"context"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// jump lets the wall clock jump by d, as the alarm sees it: all that counts is how far
-// away its times are, and nobody tells it that they moved.
-func jump(a *Alarm, d time.Duration) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, e := range a.pending {
-		e.at = e.at.Add(-d)
+// jumping gives an alarm a wall clock that can be set.
+func jumping(a *Alarm) (jump func(time.Duration)) {
+	start := time.Now()
+	var offset atomic.Int64
+	a.clock = func() reading {
+		r := readClock(start)
+		r.wall = r.wall.Add(time.Duration(offset.Load()))
+		return r
 	}
+	return func(d time.Duration) { offset.Add(int64(d)) }
 }
 
 // TestClockSetForward: what became due by the jump fires within maxSleep, wherever in
@@ -24,12 +27,13 @@ func TestClockSetForward(t *testing.T) {
 	for _, asleep := range []time.Duration{0, time.Second, maxSleep / 2, maxSleep - time.Nanosecond, 10*time.Minute + 7*time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			a := NewAlarm()
+			jump := jumping(a)
 			a.Set("in an hour", time.Now().Add(time.Hour))
 			a.Set("in a day", time.Now().Add(24*time.Hour))
 			got := runAlarm(t, a)
 			time.Sleep(asleep)
 			synctest.Wait()
-			jump(a, 2*time.Hour)
+			jump(2 * time.Hour)
 			time.Sleep(maxSleep)
 			synctest.Wait()
 			if len(*got) != 1 || (*got)[0].id != "in an hour" || (*got)[0].at > asleep+maxSleep {
@@ -39,18 +43,44 @@ func TestClockSetForward(t *testing.T) {
 	}
 }
 
-// TestClockSetBack: nothing fires before the clock shows its time.
+// TestClockSetBack: who asked for a pause gets that pause, by the clock that nobody sets, give
+// or take a sleep; and what is asked for afterwards is as the clock shows it now.
 func TestClockSetBack(t *testing.T) {
+	for _, back := range []time.Duration{2 * time.Minute, time.Hour, 400 * 24 * time.Hour} {
+		synctest.Test(t, func(t *testing.T) {
+			a := NewAlarm()
+			jump := jumping(a)
+			a.Set("in a minute", time.Now().Add(time.Minute))
+			a.Set("in an hour", time.Now().Add(time.Hour))
+			got := runAlarm(t, a)
+			time.Sleep(50 * time.Second) // its last sleep has begun
+			synctest.Wait()
+			jump(-back)
+			time.Sleep(40 * time.Second)
+			synctest.Wait()
+			a.Set("in a minute more", time.Now().Add(-back).Add(time.Minute))
+			time.Sleep(2 * time.Hour)
+			synctest.Wait()
+			if len(*got) != 3 || (*got)[0].id != "in a minute" || (*got)[0].at != time.Minute ||
+				(*got)[1] != (fired{"in a minute more", 150 * time.Second}) || (*got)[2] != (fired{"in an hour", time.Hour}) {
+				t.Errorf("set back by %s: fired %v", back, *got)
+			}
+		})
+	}
+}
+
+// TestClockIsDisciplined: small corrections, as a time daemon makes them, move nothing.
+func TestClockIsDisciplined(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := NewAlarm()
-		a.Set("in a minute", time.Now().Add(time.Minute))
+		jump := jumping(a)
+		a.Set("in an hour", time.Now().Add(time.Hour))
 		got := runAlarm(t, a)
-		time.Sleep(50 * time.Second) // its last sleep has begun
-		synctest.Wait()
-		jump(a, -time.Hour)
+		time.Sleep(time.Minute)
+		jump(-maxSetBack)
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if want := []fired{{"in a minute", time.Hour + time.Minute}}; !slices.Equal(*got, want) {
+		if want := []fired{{"in an hour", time.Hour + maxSetBack}}; !slices.Equal(*got, want) {
 			t.Errorf("fired %v, want %v", *got, want)
 		}
 	})
@@ -66,13 +96,13 @@ func TestTimesAreOfTheWallClock(t *testing.T) {
 			t.Errorf("next %v has a monotonic reading", next)
 		}
 	}
-	if now := wallNow(); now != now.Round(0) {
+	if now := time.Now().Round(0); now != now.Round(0) {
 		t.Errorf("now %v has a monotonic reading", now)
 	}
 }
 
 func TestNoSleepIsLong(t *testing.T) {
-	now := wallNow()
+	now := time.Now().Round(0)
 	a := NewAlarm()
 	if d := a.untilNext(now); d != maxSleep {
 		t.Errorf("with nothing pending: %s", d)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -301,4 +302,38 @@ func BenchmarkRenameToSnapshot10k(b *testing.B) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "p50-ms")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// TestTenThousandEvents has a tool write into a directory without a pause, and the kernel tell
+// of it as often. It is looked at now and then, and in the end what is there is seen.
+func TestTenThousandEvents(t *testing.T) {
+	const writes = 5000 // each a file made and one renamed over another
+	root := scratch(t)
+	versions := []*certs.Bundle{issue(t, shop, 1), issue(t, shop, 2)}
+	leaf, key := filepath.Join(root, "shop.crt"), filepath.Join(root, "shop.key")
+	replace(t, leaf, key, versions[0])
+	var looks atomic.Int64
+	r := start(t, Config{Root: root, Quiet: time.Millisecond}, func(w *Watcher) {
+		inner := w.looked
+		w.looked = func() { inner(); looks.Add(1) }
+	})
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	for i := range writes / 2 {
+		replace(t, leaf, key, versions[i%2])
+	}
+	last := issue(t, shop, 3)
+	replace(t, leaf, key, last)
+	r.serves(shop, last)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	s := r.Snapshot()
+	t.Logf("%d events, %d coalesced, %d looks", s.Events, s.Coalesced, looks.Load())
+	if s.Events < 2*writes || looks.Load() > writes/2 || s.Coalesced < uint64(writes) {
+		t.Errorf("%d events, %d coalesced, %d looks", s.Events, s.Coalesced, looks.Load())
+	}
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 8<<20 {
+		t.Errorf("%d bytes more on the heap", grown)
+	}
 }
