@@ -354,3 +354,29 @@ func TestEveryBlockerHasWords(t *testing.T) {
 		}
 	}
 }
+
+// A change of a gateway at which clients are asked for certificates says so.
+func TestPlanShowsClientVerification(t *testing.T) {
+	ca, err := certstest.NewCA("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, err := ca.Issue(certstest.Options{Names: []string{"api.example.com"}, NotBefore: time.Now().Add(-time.Hour)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := old.Key.PEM(certs.PKCS8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := newRigWith(t, cloudsim.Config{AccessKey: simulatedKey, SecretKey: "s3cret-of-this-test", CertificateQuota: -1, Domains: []cloudsim.Domain{{
+		Name: "api.example.com", ClientVerification: true,
+		Certificates: []cloudsim.GatewayCertificate{{Name: "api", CertPEM: old.FullChainPEM(), KeyPEM: key, TrustedCAPEM: ca.RootPEM()}},
+	}}})
+	r.write("policies/api.yaml", "name: api\nsource: {directory: {path: "+filepath.Join(r.dir, "api")+"}}\ntargets: [{name: gateway, apig: {scope: global, domains: [api.example.com], trusted_root_ca_file: "+filepath.Join(r.dir, "ca.pem")+"}}]\n")
+	r.issue("api", "api.example.com")
+	r.says(2, []string{"plan"}, "Changes: 1 certificate, 1 gateway domain.", "Clients are asked for certificates at: api.example.com.")
+	if p := asked[admin.Plan](r, 2, "plan"); !slices.Equal(p.Changes.ClientVerification, []string{"api.example.com"}) {
+		t.Errorf("changes %+v", p.Changes)
+	}
+}

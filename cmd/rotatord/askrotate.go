@@ -25,26 +25,27 @@ const (
 
 func newStatusCommand(g *globals) *cobra.Command {
 	a := &asker{globals: g}
-	var watch bool
+	var watch, all bool
 	cmd := a.command("status [POLICY[/CERTIFICATE]]", "Show what the running daemon looks after, and how it stands",
 		"Status asks the running daemon for its policies and certificates: their state, when they expire, which targets\n"+
 			"serve what is wanted, and why not. What needs attention most comes first.",
 		atMostOne, func(cmd *cobra.Command, args []string) error {
 			if watch {
-				return a.watch(cmd, first(args))
+				return a.watch(cmd, first(args), all)
 			}
 			var s admin.Status
 			if err := a.ask(cmd.Context(), "status", map[string]string{"of": first(args)}, &s); err != nil {
 				return err
 			}
-			return a.print(cmd, s, func() error { return printStatus(cmd.OutOrStdout(), s, time.Now()) })
+			return a.print(cmd, s, func() error { return printStatus(cmd.OutOrStdout(), s, all, time.Now()) })
 		})
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "show every certificate, however many are converged")
 	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it: on a terminal the whole, otherwise what changes, with -o json one object a line")
 	return cmd
 }
 
 // watch shows the status again and again, until the user has seen enough.
-func (a *asker) watch(cmd *cobra.Command, of string) error {
+func (a *asker) watch(cmd *cobra.Command, of string, all bool) error {
 	out, terminal := cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout())
 	seen := map[string]string{}
 	for {
@@ -57,7 +58,7 @@ func (a *asker) watch(cmd *cobra.Command, of string) error {
 			return nil //nolint:nilerr // the user has seen enough
 		case terminal && a.output != "json":
 			fmt.Fprint(out, clearScreen)
-			err = printStatus(out, s, time.Now())
+			err = printStatus(out, s, all, time.Now())
 		default:
 			err = a.printChanges(out, s, seen)
 		}

@@ -18,13 +18,22 @@ import (
 // urgency orders states, the one that needs attention most first.
 var urgency = []string{"expired", "failed", "unconverged", "quarantined", "braked", "rotating", "paused", "waiting", "unknown", "converged"}
 
-func printStatus(w io.Writer, s admin.Status, now time.Time) error {
+// manyRows is how many certificates are shown one by one where most of them are converged.
+const manyRows = 40
+
+// printStatus shows the worst first. With many certificates, those that need no attention are
+// summed up by policy, unless all are asked for.
+func printStatus(w io.Writer, s admin.Status, all bool, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "POLICY\tCERTIFICATE\tSTATE\tFOR\tEXPIRES\tTARGETS\tNEXT LOOK")
 	assignments := slices.Clone(s.Assignments)
 	slices.SortStableFunc(assignments, func(a, b admin.Assignment) int {
 		return cmp.Compare(slices.Index(urgency, a.State), slices.Index(urgency, b.State))
 	})
+	var quiet []admin.Assignment
+	if first := slices.IndexFunc(assignments, func(a admin.Assignment) bool { return a.State == "converged" }); len(assignments) > manyRows && !all && first >= 0 {
+		assignments, quiet = assignments[:first], assignments[first:]
+	}
 	for _, a := range assignments {
 		expires := "-"
 		if a.Wanted != nil {
@@ -32,8 +41,14 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Policy, printable(a.Certificate), a.State, since(a.Since, now), expires, targetsText(a.Targets), until(a.NextLook, now))
 	}
+	for _, row := range quietRows(quiet, now) {
+		fmt.Fprintln(t, row)
+	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if len(quiet) > 0 {
+		fmt.Fprintln(w, "(--all shows the converged ones one by one)")
 	}
 	for _, a := range assignments {
 		if a.Reason != "" && a.State != "converged" {
@@ -64,6 +79,35 @@ func printStatus(w io.Writer, s admin.Status, now time.Time) error {
 		printProblems(w, r.Problems)
 	}
 	return nil
+}
+
+// quietRows sums converged certificates up, a row for each policy, with the one that ends
+// first.
+func quietRows(quiet []admin.Assignment, now time.Time) (rows []string) {
+	type sum struct {
+		n     int
+		first *admin.Assignment
+	}
+	sums := map[string]*sum{}
+	for i, a := range quiet {
+		s := sums[a.Policy]
+		if s == nil {
+			s = &sum{}
+			sums[a.Policy] = s
+		}
+		s.n++
+		if a.Wanted != nil && (s.first == nil || a.Wanted.NotAfter.Before(s.first.Wanted.NotAfter)) {
+			s.first = &quiet[i]
+		}
+	}
+	for _, policy := range slices.Sorted(maps.Keys(sums)) {
+		s, expires := sums[policy], "-"
+		if s.first != nil {
+			expires = until(s.first.Wanted.NotAfter, now) + " (" + printable(s.first.Certificate) + ")"
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\tconverged\t-\t%s\t-\t-", policy, counted(s.n, "certificate", "certificates"), expires))
+	}
+	return rows
 }
 
 // summary counts the states on one line.
