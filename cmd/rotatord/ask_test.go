@@ -369,11 +369,11 @@ func TestPlanShowsClientVerification(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := newRigWith(t, cloudsim.Config{AccessKey: simulatedKey, SecretKey: "s3cret-of-this-test", CertificateQuota: -1, Domains: []cloudsim.Domain{{
+	r := newRigWith(t, cloudsim.Config{AccessKey: simulatedKey, SecretKey: "s3cret-of-this-test", CertificateQuota: -1, Gateways: []cloudsim.Gateway{{Groups: []cloudsim.Group{{Domains: []cloudsim.Domain{{
 		Name: "api.example.com", ClientVerification: true,
-		Certificates: []cloudsim.GatewayCertificate{{Name: "api", CertPEM: old.FullChainPEM(), KeyPEM: key, TrustedCAPEM: ca.RootPEM()}},
-	}}})
-	r.write("policies/api.yaml", "name: api\nsource: {directory: {path: "+filepath.Join(r.dir, "api")+"}}\ntargets: [{name: gateway, apig: {scope: global, domains: [api.example.com], trusted_root_ca_file: "+filepath.Join(r.dir, "ca.pem")+"}}]\n")
+		Certificates: []cloudsim.GatewayCertificate{{Name: "api_cert", CertPEM: old.FullChainPEM(), KeyPEM: key, TrustedCAPEM: ca.RootPEM()}},
+	}}}}}}})
+	r.write("policies/api.yaml", "name: api\nsource: {directory: {path: "+filepath.Join(r.dir, "api")+"}}\ntargets: [{name: gateway, apig: {scope: global, instance_id: "+r.sim.Config().Gateways[0].ID+", domains: [api.example.com], trusted_root_ca_file: "+filepath.Join(r.dir, "ca.pem")+"}}]\n")
 	r.issue("api", "api.example.com")
 	r.says(2, []string{"plan"}, "Changes: 1 certificate, 1 gateway domain.", "Clients are asked for certificates at: api.example.com.")
 	if p := asked[admin.Plan](r, 2, "plan"); !slices.Equal(p.Changes.ClientVerification, []string{"api.example.com"}) {
