@@ -35,9 +35,11 @@ type pendingWork struct {
 	occupied bool
 }
 
-// merge adds what was asked for later.
+// merge adds what was heard later. It need not have been asked for later: a message that was
+// delivered once before comes among new ones, and a worker that is told its time takes the
+// work for done.
 func (p *pendingWork) merge(later *pendingWork) {
-	if later.work.Force {
+	if later.work.Force && (!p.work.Force || later.work.Asked.After(p.work.Asked)) {
 		p.work.Force, p.work.Asked = true, later.work.Asked
 	}
 	p.work.Confirm = p.work.Confirm || later.work.Confirm

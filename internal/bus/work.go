@@ -24,7 +24,7 @@ type Work struct {
 	Trigger string `json:"trigger"`
 	Force   bool   `json:"force,omitempty"`
 	Confirm bool   `json:"confirm,omitempty"`
-	// Asked is when the first of the triggers came that this work answers, or the last one
+	// Asked is when the first of the triggers came that this work answers, or the newest one
 	// that forces: a worker tells by it whether it was done already.
 	Asked time.Time `json:"asked"`
 }
