@@ -26,7 +26,11 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "rotatord")
-	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	build := exec.Command("go", "build", "-o", path)
+	if raceDetector && os.Getenv("ROTATORD_TEST_LONG") != "" {
+		build.Args = append(build.Args, "-race") // it starts slowly then
+	}
+	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
 	}

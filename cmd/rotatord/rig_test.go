@@ -181,6 +181,7 @@ type logTap struct {
 	mu    sync.Mutex
 	lines []map[string]any
 	raw   bytes.Buffer
+	begun []byte // of a line
 	more  chan struct{}
 	seen  int // lines that a wait has consumed
 }
@@ -191,11 +192,18 @@ func (l *logTap) logger() *slog.Logger {
 	return slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-// Write implements io.Writer for whole lines of JSON, several at once.
+// Write implements io.Writer for lines of JSON, several at once. A process's pipe may be
+// read in the middle of one.
 func (l *logTap) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	l.raw.Write(p)
-	for text := range bytes.SplitSeq(bytes.TrimSpace(p), []byte("\n")) {
+	l.begun = append(l.begun, p...)
+	for {
+		text, rest, whole := bytes.Cut(l.begun, []byte("\n"))
+		if !whole {
+			break
+		}
+		l.begun = rest
 		var line map[string]any
 		if json.Unmarshal(text, &line) == nil {
 			l.lines = append(l.lines, line)

@@ -251,7 +251,10 @@ func (e *embedded) probe() error {
 	err := os.MkdirAll(e.dir, 0o700)
 	if err == nil {
 		path := filepath.Join(e.dir, ".probe")
-		err = errors.Join(writeSynced(path, make([]byte, probeSize)), removed(path))
+		err = writeSynced(path, make([]byte, probeSize))
+		if removal := removed(path); err == nil {
+			err = removal
+		}
 	}
 	switch {
 	case err == nil:

@@ -40,12 +40,14 @@ type pendingWork struct {
 	occupied bool
 }
 
-// ask adds what was asked for later.
+// ask adds what was heard later. It need not have been asked for later: a message that was
+// delivered once before comes among new ones, and a worker that is told its time takes the
+// work for done.
 func (p *pendingWork) ask(later Work) {
 	if later.Urgency > p.work.Urgency {
 		p.work.Trigger, p.work.Urgency = later.Trigger, later.Urgency
 	}
-	if later.Force {
+	if later.Force && (!p.work.Force || later.Asked.After(p.work.Asked)) {
 		p.work.Force, p.work.Asked = true, later.Asked
 	}
 	if later.Newest.After(p.work.Newest) {

@@ -258,6 +258,39 @@ func TestQueueAcceptsOnlyAfterTheServer(t *testing.T) {
 
 // The trigger that comes while an offer is on its way may have come after the worker
 // looked, so it needs a look of its own; but the force of the first is used up.
+// A forced trigger that was heard before a crash comes again, after a newer one: the newer
+// one is what is to be answered.
+func TestQueueForcedAgainDoesNotHideTheNewer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var offered []Work
+		refuse := true
+		q := newQueue(func(_ context.Context, w Work) error {
+			if refuse {
+				return errOccupied
+			}
+			offered = append(offered, w)
+			return nil
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go q.Run(ctx)
+		old, id := time.Now(), ID{"p", "c"}
+		time.Sleep(time.Minute)
+		newer := time.Now()
+		accepted := 0
+		for _, asked := range []time.Time{newer, old, newer.Add(-time.Second)} {
+			q.Enqueue(Work{ID: id, Force: true, Asked: asked}, func() { accepted++ })
+			synctest.Wait()
+		}
+		refuse = false
+		q.Freed(id)
+		synctest.Wait()
+		if len(offered) != 1 || !offered[0].Force || !offered[0].Asked.Equal(newer) || accepted != 3 {
+			t.Errorf("offered %+v for %d triggers, want the newer one once, for all three", offered, accepted)
+		}
+	})
+}
+
 func TestQueueTriggerDuringOffer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var offers []Work

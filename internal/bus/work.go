@@ -32,7 +32,7 @@ type Work struct {
 	Reason string `json:"reason,omitempty"`
 	// Newest is when the last of the triggers came that this work answers.
 	Newest time.Time `json:"newest,omitzero"`
-	// Asked is when the first of the triggers came that this work answers, or the last one
+	// Asked is when the first of the triggers came that this work answers, or the newest one
 	// that forces: a worker tells by it whether it was done already.
 	Asked time.Time `json:"asked"`
 }

@@ -139,24 +139,64 @@ func (r *run) lookSource(ctx context.Context) error {
 }
 
 // absorbIssued brings the record up to what the issuer has. Where nothing is recorded as
-// in force, as after the loss of all state, the newest usable certificate is adopted.
+// in force, as after the loss of all state, the newest usable certificate is adopted; where
+// the record is older than what the issuer has, as after a restore of yesterday's state, the
+// one that overtook it.
 func (r *run) absorbIssued(found []providers.Issued) {
 	record := &r.o.Record
-	adopting := record.inForce() == nil
+	var unknown []providers.Issued
 	for _, c := range found {
 		i := slices.IndexFunc(record.Issued, func(i Issue) bool { return i.Handle == c.Handle })
-		switch {
-		case i >= 0 && !record.Issued[i].Rejected:
-			if known := &record.Issued[i]; known.Problem != c.Problem {
-				known.Problem = c.Problem
-				r.log.Warn("what the issuer says of a certificate has changed", "handle", c.Handle, "fingerprint", short(known.Info.Fingerprint), "problem", c.Problem)
+		if i < 0 {
+			unknown = append(unknown, c)
+		} else if known := &record.Issued[i]; !known.Rejected && known.Problem != c.Problem {
+			known.Problem = c.Problem
+			r.log.Warn("what the issuer says of a certificate has changed", "handle", c.Handle, "fingerprint", short(known.Info.Fingerprint), "problem", c.Problem)
+		}
+	}
+	if record.inForce() == nil {
+		for _, c := range unknown {
+			if c.Problem == "" || c.Owned {
+				r.adopt(c)
 			}
-		case i < 0 && adopting && (c.Problem == "" || c.Owned):
-			r.adopt(c)
+		}
+	} else if i := slices.IndexFunc(unknown, r.overtook); i >= 0 {
+		r.adoptNewer(unknown[i])
+		for _, c := range slices.Delete(unknown, i, i+1) {
+			r.adopt(c) // what came and went meanwhile
 		}
 	}
 	r.o.issued()
 	r.absorbWanted()
+}
+
+// overtook reports whether a certificate that the record does not know took the place of
+// the one in force: it is newer and usable, and the one in force is not any more, every
+// target serves the newer one, or it is ours and another would be made now. That it is newer
+// is not enough: somebody may have had it made for something else. What the try under way
+// made is adopted when it is repeated.
+func (r *run) overtook(c providers.Issued) bool {
+	current := r.o.Record.inForce()
+	if c.Problem != "" || c.Info.NotBefore.Before(current.Info.NotBefore) || !r.o.Record.Issuing.Since.IsZero() {
+		return false
+	}
+	_, next := r.o.nextIssue(r.now())
+	due := !next.After(r.now()) && !r.o.Record.forced()
+	return current.Problem != "" || c.Owned && due || r.servedEverywhere(c.Info.Fingerprint)
+}
+
+// servedEverywhere reports whether every target was last seen to serve a leaf.
+func (r *run) servedEverywhere(f certs.Fingerprint) bool {
+	targets := 0
+	for _, v := range r.o.Targets {
+		if len(v.Endpoints) == 0 {
+			continue
+		}
+		if targets++; r.o.target(v.Name).Active == nil || r.o.target(v.Name).Active.Fingerprint != f {
+			return false
+		}
+	}
+	return targets > 0
 }
 
 // adopt takes a certificate over that the record does not know: the first usable one for
@@ -178,6 +218,20 @@ func (r *run) adopt(c providers.Issued) {
 		return // somebody else's, and not in force: none of our business
 	}
 	record.Issued = append(record.Issued, issue)
+}
+
+// adoptNewer puts a certificate in force that took the place of the one that the record has.
+func (r *run) adoptNewer(c providers.Issued) {
+	record, now := &r.o.Record, r.now().UTC()
+	current := record.inForce()
+	r.log.Warn("certificate adopted from the issuer: it is newer than the one in the journal, which may be an old copy",
+		"handle", c.Handle, "fingerprint", short(c.Info.Fingerprint), "journal", short(current.Info.Fingerprint))
+	current.SupersededAt = now
+	issue := issueOf(c, r.o.Asks, now)
+	if !c.Created.IsZero() && c.Created.Before(now) {
+		issue.At = c.Created.UTC() // it answers nobody who asked for a new one since
+	}
+	record.Issued = slices.Insert(record.Issued, 0, issue)
 }
 
 // adoptTry takes over what the try under way made before its answer was lost.

@@ -65,7 +65,7 @@ func (i *issuer) Issue(_ context.Context, r providers.IssueRequest) (issued prov
 			i.t.Error("Issue without the time of the first try")
 		}
 		for _, m := range i.made {
-			if !slices.Contains(r.Known, m.handle) && !m.at.Before(r.Since) {
+			if !slices.Contains(r.Known, m.handle) && !m.at.Before(r.Since) && i.gone[m.handle] == "" {
 				issued = i.tell(m)
 				issued.Adopted = true
 				return nil
@@ -107,6 +107,7 @@ func (i *issuer) Revoke(_ context.Context, _ providers.IssueRequest, h providers
 		if !slices.Contains(i.revoked, h) {
 			i.revoked = append(i.revoked, h)
 		}
+		i.gone[h] = "it was revoked"
 		return nil
 	})
 }
@@ -245,6 +246,30 @@ func TestRefusalOfTheIssuerIsToldAndWhatIsServedStays(t *testing.T) {
 	})
 }
 
+// Who asks again and again does not make the daemon wait longer for its own next try.
+func TestImpatientTriesDoNotMakeThePausesLonger(t *testing.T) {
+	inIssuingWorld(t, func(t *testing.T, w *world, i *issuer) {
+		w.fault = func(call string, after bool) error {
+			if call == "issue" && !after {
+				return &providers.Error{Kind: providers.KindUnavailable, Service: "ccm", Op: "issue", RetryAfter: 30 * time.Second}
+			}
+			return nil
+		}
+		for range 10 {
+			if err, _ := w.look(TriggerNATS); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(2 * time.Second)
+		}
+		if a := w.record().Issuing.Attempts; a.Failures != 1 || time.Until(a.RetryAt) > 35*time.Second {
+			t.Errorf("%d failures, next try in %s; want one, and its pause", a.Failures, time.Until(a.RetryAt))
+		}
+		w.fault = nil
+		w.drive(TriggerDeadline, time.Minute)
+		i.expectServed(1)
+	})
+}
+
 func TestRevokedInTheConsoleIsReplaced(t *testing.T) {
 	inIssuingWorld(t, func(_ *testing.T, w *world, i *issuer) {
 		w.drive(TriggerStartup, time.Hour)
@@ -277,6 +302,77 @@ func TestLostStateAdoptsWhatWasIssued(t *testing.T) {
 	})
 }
 
+// yesterday rotates, and puts the journal of before in its place again.
+func (i *issuer) yesterday() {
+	i.t.Helper()
+	before := i.journal
+	if err := i.engine().Process(i.t.Context(), i.id, Request{Trigger: TriggerNATS, Force: true, Asked: time.Now()}); err != nil {
+		i.t.Fatal(err)
+	}
+	i.drive(TriggerDeadline, 2*time.Hour)
+	i.expectServed(2)
+	i.journal = before
+}
+
+func TestStateOfYesterdayAdoptsWhatTookItsPlace(t *testing.T) {
+	tests := []struct {
+		name   string
+		retain time.Duration
+		before string // what the issuer says of the certificate of yesterday
+	}{
+		{"revoked meanwhile", time.Hour, "it was revoked"},
+		{"still valid", 72 * time.Hour, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			inIssuingWorld(t, func(_ *testing.T, w *world, i *issuer) {
+				w.policy.Retain.For = new(policy.Duration(test.retain))
+				w.drive(TriggerStartup, time.Hour)
+				i.yesterday()
+				i.gone["issued-1"] = test.before
+				w.drive(TriggerStartup, 10*24*time.Hour)
+				i.expectServed(2)
+				if !slices.Equal(i.revoked, []providers.Handle{"issued-1"}) {
+					t.Errorf("revoked %v, want the first alone", i.revoked)
+				}
+				if len(w.certificates) != 1 || len(w.record().Issued) != 1 {
+					t.Errorf("something is left: %v, record %s", w.certificates, w.journal)
+				}
+			})
+		})
+	}
+}
+
+// A certificate that another host had made for itself is none of our business as long as
+// ours is good: nothing of ours serves it.
+func TestNewerCertificateOfAnotherHostIsNotTakenOver(t *testing.T) {
+	inIssuingWorld(t, func(_ *testing.T, w *world, i *issuer) {
+		w.drive(TriggerStartup, time.Hour)
+		now := time.Now().UTC()
+		i.made = append(i.made, &madeCertificate{handle: "theirs", at: now, info: certs.Info{
+			Fingerprint: certs.FingerprintOf(leafOf("theirs")), Names: []string{"shop.example.com"}, NotBefore: now, NotAfter: now.Add(i.life),
+		}})
+		w.drive(TriggerNATS, 24*time.Hour)
+		w.expectState(StateConverged)
+		if r := w.record(); len(r.Issued) != 1 || r.Wanted.Fingerprint != i.made[0].info.Fingerprint || len(i.revoked) > 0 {
+			t.Errorf("revoked %v, record %s", i.revoked, w.journal)
+		}
+	})
+}
+
+func TestForcedAfterARestoreOfYesterdayIsAnswered(t *testing.T) {
+	inIssuingWorld(t, func(t *testing.T, w *world, i *issuer) {
+		w.drive(TriggerStartup, time.Hour)
+		i.yesterday()
+		i.gone["issued-1"] = "it was revoked"
+		if err := w.engine().Process(t.Context(), w.id, Request{Trigger: TriggerNATS, Force: true, Asked: time.Now()}); err != nil {
+			t.Fatal(err)
+		}
+		w.drive(TriggerDeadline, time.Hour)
+		i.expectServed(3)
+	})
+}
+
 // TestIssuingCrashMatrix is TestCrashMatrix for a source that issues.
 func TestIssuingCrashMatrix(t *testing.T) {
 	tales := []struct {
@@ -291,6 +387,11 @@ func TestIssuingCrashMatrix(t *testing.T) {
 			w.drive(TriggerStartup, time.Hour)
 			w.journal, w.revision = nil, 0
 		}, func(*world, *issuer) Trigger { return TriggerStartup }, 1},
+		{"restored from yesterday", func(w *world, i *issuer) {
+			w.drive(TriggerStartup, time.Hour)
+			i.yesterday()
+			i.gone["issued-1"] = "it was revoked"
+		}, func(*world, *issuer) Trigger { return TriggerNATS }, 2},
 	}
 	rows := 0
 	for _, tale := range tales {

@@ -215,7 +215,7 @@ func playHistory(t *testing.T, random *rand.Rand) {
 		return nil
 	}
 	for range 1 + random.IntN(12) {
-		w.happens(random.IntN(10), &version)
+		w.happens(random.IntN(11), &version)
 	}
 	w.fault = nil
 	w.drive(TriggerManual, 12*time.Hour)
@@ -241,6 +241,13 @@ func (w *world) happens(event int, version *byte) {
 		w.wanted.Problem = ""
 	case 6:
 		w.drive(TriggerNATS, time.Minute)
+	case 7:
+		yesterday := w.journal
+		*version++
+		w.wanted = w.bundle(*version)
+		w.drive(TriggerFile, 3*time.Hour)
+		w.journal = yesterday
+		w.drive(TriggerStartup, time.Minute)
 	default:
 		w.drive(TriggerDeadline, 3*time.Hour)
 	}

@@ -139,9 +139,12 @@ func (a *Attempts) succeeded(steps ...StepKind) {
 	}
 }
 
-// failed counts a failure of a step.
+// failed counts a failure of a step. A try that somebody asked for before its time does not
+// make the pauses longer: ten impatient triggers in a row are not an outage of half an hour.
 func (a *Attempts) failed(step StepKind, err error, now time.Time) {
-	a.Failures++
+	if !a.RetryAt.After(now) || a.FailedStep != step {
+		a.Failures++
+	}
 	a.RetryAt = now.Add(retryDelay(err, a.Failures)).UTC()
 	a.FailedStep, a.FailedKind, a.Failure = step, providers.KindOf(err).String(), err.Error()
 }

@@ -755,6 +755,7 @@ func TestReviewHandoverCrashMatrix(t *testing.T) {
 			t.Run(fmt.Sprintf("call %d %s/%s", n, calls[n], m.name), func(t *testing.T) { play(t, n, m) })
 		}
 	}
+	t.Logf("%d rows", len(calls)*len(misfortunes))
 }
 
 // TestReviewAnyIssuingHistoryConverges plays random renewals, policy changes, forces,
@@ -786,7 +787,7 @@ func playIssuing(t *testing.T, random *rand.Rand) {
 	}
 	var history []string
 	for range 1 + random.IntN(10) {
-		what, more := i.happens(random.IntN(9))
+		what, more := i.happens(random.IntN(10))
 		history, reasons = append(history, what), reasons+more
 	}
 	w.fault = nil
@@ -813,6 +814,12 @@ func playIssuing(t *testing.T, random *rand.Rand) {
 		kept := slices.ContainsFunc(r.Issued, func(i Issue) bool { return i.Info.Fingerprint == c.fingerprint })
 		if !c.foreign && !kept && *w.policy.Retain.Superseded == 0 {
 			t.Errorf("an orphan is left: %s %s", h, c.name)
+		}
+	}
+	for _, m := range i.made {
+		known := slices.ContainsFunc(r.Issued, func(known Issue) bool { return known.Handle == m.handle })
+		if !known && i.gone[m.handle] == "" && m.info.NotAfter.After(time.Now()) {
+			t.Errorf("%s is valid, and nobody knows it", m.handle)
 		}
 	}
 	for f, n := range w.creates {
@@ -862,6 +869,13 @@ func (i *issuer) happens(event int) (what string, more int) {
 		i.bind("www.example.com", i.upload(certs.Fingerprint{200}, time.Now().Add(-9000*time.Hour), time.Now().Add(9000*time.Hour)))
 		i.drive(TriggerDeadline, 49*time.Hour)
 		return "rebound by hand", 0
+	case 8:
+		yesterday := i.journal
+		i.asks += "x"
+		i.drive(TriggerPolicy, 49*time.Hour)
+		i.journal = yesterday
+		i.drive(TriggerStartup, 49*time.Hour)
+		return "state of yesterday", 1
 	default:
 		i.drive(TriggerNATS, 3*time.Hour)
 		return "asked to look", 0

@@ -309,6 +309,7 @@ func TestSafetyCrashMatrix(t *testing.T) {
 		w.calls = nil
 		return w
 	}
+	rows := 0
 	for _, tale := range tales {
 		var calls []string
 		synctest.Test(t, func(t *testing.T) {
@@ -319,6 +320,7 @@ func TestSafetyCrashMatrix(t *testing.T) {
 		})
 		for n := range calls {
 			for _, m := range misfortunes {
+				rows++
 				t.Run(tale.name+"/"+calls[n]+" "+strconv.Itoa(n)+"/"+m.name, func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {
 						w := start(t, tale.name == "canary")
@@ -338,6 +340,7 @@ func TestSafetyCrashMatrix(t *testing.T) {
 			}
 		}
 	}
+	t.Logf("%d rows", rows)
 }
 
 // At the quota our own superseded certificate makes room, whatever its grace; what is
