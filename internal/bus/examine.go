@@ -27,7 +27,7 @@ type Finding struct {
 // Examine asks an external server whether rotatord could work with it. It makes nothing
 // there, and sends nothing that anybody else would hear.
 func Examine(ctx context.Context, cfg Config) []Finding {
-	e := &examination{Bus: &Bus{names: names{cfg.Prefix}, cfg: cfg, log: cfg.Logger}}
+	e := &examination{Bus: &Bus{names: names{cfg.Prefix}, cfg: cfg, log: cfg.Logger, subjects: cfg.Subjects}}
 	if err := e.connect(ctx); err != nil {
 		return append(e.found, Finding{Field: "url", Message: fmt.Sprintf("NATS (%s) cannot be used: %v", e.servers, err)})
 	}
@@ -177,7 +177,7 @@ func (e *examination) permissions(ctx context.Context) {
 		samples []string
 	}{
 		{"publish to", info.Data.Permissions.Publish, e.published()},
-		{"subscribe to", info.Data.Permissions.Subscribe, []string{e.names.inbox() + ".x"}},
+		{"subscribe to", info.Data.Permissions.Subscribe, []string{e.names.inbox() + ".x", e.names.control("status")}},
 	} {
 		for _, subject := range right.samples {
 			if !right.have.allows(subject) {
