@@ -113,7 +113,7 @@ func TestPlanIsWhatIsDone(t *testing.T) {
 	if r.effects("CreateCertificate") != calls {
 		t.Error("planning uploaded something")
 	}
-	r.says(0, []string{"rotate", "shop", "--wait", "--reason", "new file"}, "converged")
+	r.says(0, []string{"rotate", "shop", "--wait", "--reason", "new file"}, "stage  edge  "+next.Fingerprint().Short(), "activate  edge", "verify", "converged")
 	if _, bound, _ := r.sim.Bound(host); bound != next.Fingerprint().String() {
 		t.Errorf("bound to %s", bound)
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -133,6 +134,10 @@ func newRotateCommand(g *globals) *cobra.Command {
 		exactlyOne, func(cmd *cobra.Command, args []string) error {
 			s := parseSelection(args[0])
 			w.Policy, w.Certificate = s.policy, s.certificate
+			if wait {
+				cmd.SetOut(&oneAtATime{w: cmd.OutOrStdout()})
+				defer a.follow(cmd, args[0])()
+			}
 			var accepted admin.Accepted
 			if err := a.tell(cmd.Context(), "rotate", w, &accepted); err != nil {
 				return err
@@ -153,6 +158,71 @@ func newRotateCommand(g *globals) *cobra.Command {
 	cmd.Flags().BoolVar(&wait, "wait", false, "show what happens, and wait for the end")
 	cmd.Flags().DurationVar(&timeout, "timeout", 15*time.Minute, "how long --wait waits")
 	return cmd
+}
+
+// oneAtATime is a writer for several goroutines, each of which writes whole lines.
+type oneAtATime struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+// Write implements io.Writer.
+func (o *oneAtATime) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.w.Write(p)
+}
+
+// follow shows the steps as they are made, from its return on until stop. The daemon that
+// makes them may be another one; then only their outcome is seen.
+func (a *asker) follow(cmd *cobra.Command, of string) (stop func()) {
+	c, err := a.client()
+	if err != nil {
+		return func() {} // whoever asks next says so
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	begun, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		first := true
+		_ = c.Follow(ctx, "follow", map[string]string{"of": of}, func(line json.RawMessage) error {
+			if first {
+				first = false
+				close(begun)
+				return nil
+			}
+			return a.printProgress(cmd.OutOrStdout(), line)
+		})
+	}()
+	select {
+	case <-begun:
+	case <-ended: // it cannot be followed; what is asked then tells why, if it matters
+	}
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+func (a *asker) printProgress(w io.Writer, line json.RawMessage) error {
+	if a.output == "json" {
+		return writeJSONLine(w, line)
+	}
+	var p admin.Progress
+	if err := json.Unmarshal(line, &p); err != nil {
+		return fmt.Errorf("read the daemon's answer: %w", err)
+	}
+	text := p.Step
+	for _, part := range []string{p.Target, short(p.Fingerprint), strings.Join(p.Endpoints, ", "), p.Reason} {
+		if part != "" {
+			text += "  " + part
+		}
+	}
+	if p.Error != "" {
+		text = p.Step + "  failed: " + p.Error
+	}
+	_, err := fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(p.Time), p.Policy, printable(p.Certificate), text)
+	return err
 }
 
 // settledStates are those in which nothing more happens soon by itself.

@@ -20,9 +20,19 @@ func (d *daemon) control() admin.Control {
 		"plan":    {Do: d.askPlan},
 		"explain": {Do: d.askExplain},
 		"history": {Do: d.askHistory},
-		"rotate":  {Changes: true, Do: d.askRotate},
-		"pause":   {Changes: true, Do: d.askPause},
-		"resume":  {Changes: true, Do: d.askResume},
+		"follow": {Stream: func(ctx context.Context, request []byte, send func(any) error) error {
+			_, only, err := aboutOf(request)
+			if err == nil {
+				_, err = d.selected(only)
+			}
+			if err != nil {
+				return err
+			}
+			return d.steps.listen(ctx, only, send)
+		}},
+		"rotate": {Changes: true, Do: d.askRotate},
+		"pause":  {Changes: true, Do: d.askPause},
+		"resume": {Changes: true, Do: d.askResume},
 		"reload": {Changes: true, Do: func(ctx context.Context, by admin.Actor, _ []byte) (any, error) {
 			return d.reload(ctx, "asked by "+string(by)), nil
 		}},

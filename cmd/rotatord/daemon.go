@@ -56,6 +56,7 @@ type daemon struct {
 	alarm   *scheduler.Alarm
 	engine  *rotation.Engine
 	brake   *brake
+	steps   *progress
 	// generation is what is in force; reloading is held by who builds the next one.
 	generation atomic.Pointer[generation]
 	reloading  sync.Mutex
@@ -82,7 +83,7 @@ type daemon struct {
 // newDaemon builds everything and binds the listeners; nothing runs before Run. What it
 // started is undone if it fails.
 func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
-	d := &daemon{log: log, alarm: scheduler.NewAlarm(), began: time.Now().UTC(), started: make(chan struct{})}
+	d := &daemon{log: log, alarm: scheduler.NewAlarm(), began: time.Now().UTC(), started: make(chan struct{}), steps: newProgress()}
 	defer func() {
 		if err != nil {
 			_ = d.close()
@@ -140,7 +141,7 @@ func (d *daemon) wire(set *policy.Set) error {
 	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
-		Brake: d.brake.ask, Hold: d.records.hold, Skew: func() time.Duration { return time.Duration(d.skew.Load()) },
+		Brake: d.brake.ask, Hold: d.records.hold, Progress: d.steps.step, Skew: func() time.Duration { return time.Duration(d.skew.Load()) },
 	})
 	return nil
 }

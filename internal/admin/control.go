@@ -28,6 +28,8 @@ type Verb struct {
 	Changes bool
 	// Do reads the request's JSON and returns what is to be answered as JSON.
 	Do func(ctx context.Context, by Actor, request []byte) (any, error)
+	// Stream, instead of Do, sends one JSON object after the other until ctx ends.
+	Stream func(ctx context.Context, request []byte, send func(any) error) error
 }
 
 // Actor is who asks: a user of the socket, a user of NATS.
@@ -56,9 +58,10 @@ const (
 
 // Socket is a bound control socket.
 type Socket struct {
-	path     string
 	listener net.Listener
 	http     *http.Server
+	// stop ends the streams, which would never end by themselves.
+	stop context.CancelFunc
 }
 
 // ListenSocket binds the socket, mode 0660, in place of one that a process which is no more
@@ -78,11 +81,12 @@ func ListenSocket(path string, control Control, log *slog.Logger) (*Socket, erro
 	if err != nil {
 		return nil, fmt.Errorf("listen on the control socket: %w", err)
 	}
-	return &Socket{path, listener, &http.Server{
-		Handler: control.handler(log), ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: answerWait + requestWait,
+	streaming, stop := context.WithCancel(context.Background())
+	return &Socket{listener, &http.Server{
+		Handler: control.handler(streaming, log), ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: answerWait + requestWait,
 		IdleTimeout: idleWait, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: withPeer,
-	}}, nil
+	}, stop}, nil
 }
 
 // removeSocket removes a socket that nobody answers on, and nothing else.
@@ -110,7 +114,10 @@ func removeSocket(path string) error {
 
 // Serve answers until ctx ends.
 func (s *Socket) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { shutdown(ctx, s.http) })
+	stop := context.AfterFunc(ctx, func() {
+		s.stop()
+		shutdown(ctx, s.http)
+	})
 	defer stop()
 	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve the control socket: %w", err)
@@ -119,9 +126,12 @@ func (s *Socket) Serve(ctx context.Context) error {
 }
 
 // Close closes a socket that was never served.
-func (s *Socket) Close() error { return s.listener.Close() }
+func (s *Socket) Close() error {
+	s.stop()
+	return s.listener.Close()
+}
 
-func (c Control) handler(log *slog.Logger) http.Handler {
+func (c Control) handler(streaming context.Context, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	for name, verb := range c {
 		method := http.MethodGet
@@ -134,6 +144,10 @@ func (c Control) handler(log *slog.Logger) http.Handler {
 			request, err := requestOf(w, r)
 			if err != nil {
 				answer(w, http.StatusBadRequest, problemJSON{err.Error()})
+				return
+			}
+			if verb.Stream != nil {
+				stream(streaming, w, r, request, verb.Stream)
 				return
 			}
 			by := peerOf(r.Context())
@@ -149,6 +163,32 @@ func (c Control) handler(log *slog.Logger) http.Handler {
 		})
 	}
 	return harden(mux)
+}
+
+// stream answers with one object a line, until the asker goes, or the daemon ends.
+func stream(streaming context.Context, w http.ResponseWriter, r *http.Request, request []byte, from func(context.Context, []byte, func(any) error) error) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(streaming, cancel)()
+	control, encoder := http.NewResponseController(w), json.NewEncoder(w)
+	begun := false
+	err := from(ctx, request, func(line any) error {
+		if !begun {
+			begun = true
+			w.Header().Set("Content-Type", "application/jsonl")
+		}
+		if err := control.SetWriteDeadline(time.Now().Add(requestWait)); err != nil {
+			return err
+		}
+		if err := encoder.Encode(line); err != nil {
+			return err
+		}
+		return control.Flush()
+	})
+	if err != nil && !begun {
+		status, body := Answer(nil, err)
+		answer(w, status, body)
+	}
 }
 
 // requestOf is the request as JSON: the body, or of a GET the query.
@@ -226,13 +266,17 @@ var ErrNotRunning = errors.New("no daemon answers")
 
 // Ask reads something: fields become the query.
 func (c *Client) Ask(ctx context.Context, verb string, fields map[string]string, into any) error {
+	return c.do(ctx, http.MethodGet, verb+"?"+queryOf(fields), nil, into)
+}
+
+func queryOf(fields map[string]string) string {
 	query := url.Values{}
 	for name, value := range fields {
 		if value != "" {
 			query.Set(name, value)
 		}
 	}
-	return c.do(ctx, http.MethodGet, verb+"?"+query.Encode(), nil, into)
+	return query.Encode()
 }
 
 // Tell has something done.
@@ -261,6 +305,34 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, into 
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return nil
+}
+
+// Follow calls each with every line that a verb streams, until the stream or ctx ends, or each
+// fails.
+func (c *Client) Follow(ctx context.Context, verb string, fields map[string]string, each func(line json.RawMessage) error) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://rotatord"+controlPath+verb+"?"+queryOf(fields), nil)
+	if err != nil {
+		return fmt.Errorf("ask the daemon: %w", err)
+	}
+	response, err := c.http.Do(r)
+	if err != nil {
+		return c.explain(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusOK {
+		return refusalIn(response)
+	}
+	for lines := json.NewDecoder(response.Body); ; {
+		var line json.RawMessage
+		if err := lines.Decode(&line); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("follow the daemon: %w", err)
+		}
+		if err := each(line); err != nil {
+			return err
+		}
+	}
 }
 
 // explain says what a failure to connect means.

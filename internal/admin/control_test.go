@@ -2,7 +2,9 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -173,4 +175,70 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A stream goes on until the asker has enough, or the daemon ends.
+func TestControlStreams(t *testing.T) {
+	gone := make(chan struct{})
+	control := Control{
+		"follow": {Stream: func(ctx context.Context, request []byte, send func(any) error) error {
+			defer close(gone)
+			for i := 0; ; i++ {
+				if err := send(map[string]any{"n": i, "request": string(request)}); err != nil {
+					return err
+				}
+				if i == 2 {
+					<-ctx.Done()
+					return nil
+				}
+			}
+		}},
+		"refuse": {Stream: func(context.Context, []byte, func(any) error) error { return Refuse("no such policy") }},
+	}
+	c := NewClient(serveControl(t, control))
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	err := c.Follow(ctx, "follow", map[string]string{"of": "shop"}, func(line json.RawMessage) error {
+		if want := fmt.Sprintf(`{"n":%d,"request":"{\"of\":\"shop\"}"}`, n); string(line) != want {
+			t.Errorf("line %s, want %s", line, want)
+		}
+		if n++; n == 3 {
+			cancel()
+		}
+		return nil
+	})
+	if err == nil || n != 3 {
+		t.Errorf("%d lines, %v", n, err)
+	}
+	<-gone
+	if err := c.Follow(t.Context(), "refuse", nil, nil); err == nil || err.Error() != "no such policy" {
+		t.Errorf("refused: %v", err)
+	}
+}
+
+// A stream does not keep the daemon from ending.
+func TestControlStreamEndsWithTheDaemon(t *testing.T) {
+	s, err := ListenSocket(filepath.Join(t.TempDir(), "s.sock"), Control{"follow": {Stream: func(ctx context.Context, _ []byte, send func(any) error) error {
+		if err := send(1); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	err = NewClient(s.listener.Addr().String()).Follow(t.Context(), "follow", nil, func(json.RawMessage) error {
+		cancel()
+		return nil
+	})
+	if err != nil {
+		t.Errorf("followed: %v", err)
+	}
+	if err := <-done; err != nil {
+		t.Errorf("Serve: %v", err)
+	}
 }

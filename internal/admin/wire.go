@@ -197,6 +197,20 @@ type Event struct {
 	Reason      string    `json:"reason,omitempty"`
 }
 
+// Progress is one step as it begins, or, with an error, as it fails. The first of a stream
+// names none: it says that the stream has begun.
+type Progress struct {
+	Time        time.Time `json:"time"`
+	Policy      string    `json:"policy,omitempty"`
+	Certificate string    `json:"certificate,omitempty"`
+	Step        string    `json:"step,omitempty"`
+	Target      string    `json:"target,omitempty"`
+	Fingerprint string    `json:"fingerprint_sha256,omitempty"`
+	Endpoints   []string  `json:"endpoints,omitempty"`
+	Reason      string    `json:"reason,omitempty"`
+	Error       string    `json:"error,omitempty"`
+}
+
 // History is what happened, newest first.
 type History struct {
 	Events []Event `json:"events"`
