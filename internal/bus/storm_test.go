@@ -18,7 +18,7 @@ import (
 func TestStorm(t *testing.T) {
 	triggers := 100_000
 	if testing.Short() {
-		triggers = 10_000
+		triggers = 25_000
 	}
 	const (
 		assignments = 1_000
