@@ -92,9 +92,9 @@ func (d *daemon) assignments(policy string) []rotation.ID {
 		known[name] = true
 		ids = append(ids, rotation.ID{Policy: policy, Certificate: name})
 	}
-	for _, id := range d.records.ids() {
-		if id.Policy == policy && !known[id.Certificate] {
-			ids = append(ids, id)
+	for _, name := range d.records.certificates(policy) {
+		if !known[name] {
+			ids = append(ids, rotation.ID{Policy: policy, Certificate: name})
 		}
 	}
 	return ids

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,8 +31,9 @@ type records struct {
 
 	mu      sync.RWMutex
 	journal *journal.Journal
-	byID    map[rotation.ID]mirrored
-	holds   map[string]mirroredHold
+	// byPolicy are the records by policy and certificate.
+	byPolicy map[string]map[string]mirrored
+	holds    map[string]mirroredHold
 }
 
 // mirroredHold is the journal's word about a policy: held, or, with a nil hold, not any more.
@@ -51,7 +51,7 @@ type mirrored struct {
 func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *records {
 	return &records{
 		changed: changed, failed: failed, holdChanged: func(string) {}, node: func(string) string { return "" },
-		byID: map[rotation.ID]mirrored{}, holds: map[string]mirroredHold{},
+		byPolicy: map[string]map[string]mirrored{}, holds: map[string]mirroredHold{},
 	}
 }
 
@@ -70,7 +70,7 @@ func (r *records) attach(j *journal.Journal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.journal = j
-	clear(r.byID)
+	clear(r.byPolicy)
 	clear(r.holds)
 }
 
@@ -156,8 +156,13 @@ func decode(e journal.Entry) (rotation.Record, bool) {
 func (r *records) put(id rotation.ID, m mirrored) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m.revision >= r.byID[id].revision {
-		r.byID[id] = m
+	of := r.byPolicy[id.Policy]
+	if of == nil {
+		of = map[string]mirrored{}
+		r.byPolicy[id.Policy] = of
+	}
+	if m.revision >= of[id.Certificate].revision {
+		of[id.Certificate] = m
 	}
 }
 
@@ -229,7 +234,7 @@ func (r *records) putHold(policy string, m mirroredHold) bool {
 func (r *records) get(id rotation.ID) rotation.Record {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.byID[id].record
+	return r.byPolicy[id.Policy][id.Certificate].record
 }
 
 // changedSince are the assignments of which something that was served has been replaced
@@ -238,19 +243,20 @@ func (r *records) changedSince(since time.Time) (changed map[rotation.ID]bool, a
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	changed = map[rotation.ID]bool{}
-	for id, m := range r.byID {
-		if m.record.ReplacedAt.After(since) {
-			changed[id] = true
+	for policy, of := range r.byPolicy {
+		all += len(of)
+		for certificate, m := range of {
+			if m.record.ReplacedAt.After(since) {
+				changed[rotation.ID{Policy: policy, Certificate: certificate}] = true
+			}
 		}
 	}
-	return changed, len(r.byID)
+	return changed, all
 }
 
-// ids are all assignments with a record, sorted.
-func (r *records) ids() []rotation.ID {
+// certificates are those of a policy that have a record, sorted.
+func (r *records) certificates(policy string) []string {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.SortedFunc(maps.Keys(r.byID), func(a, b rotation.ID) int {
-		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Certificate, b.Certificate))
-	})
+	return slices.Sorted(maps.Keys(r.byPolicy[policy]))
 }

@@ -90,9 +90,12 @@ func (d *daemon) swap(before, next *generation) {
 	if !d.bus.Prepared() {
 		d.group.Go(func() error { return orStopped(d.running, d.bus.Prepare(d.running)) })
 	}
-	for _, id := range d.records.ids() {
-		if next.parts[id.Policy] == nil {
-			d.alarm.Set(id.Policy+"/"+id.Certificate, time.Time{})
+	for _, policy := range before.names() {
+		if next.parts[policy] != nil {
+			continue
+		}
+		for _, certificate := range d.records.certificates(policy) {
+			d.alarm.Set(policy+"/"+certificate, time.Time{})
 		}
 	}
 	for name, p := range next.parts {
