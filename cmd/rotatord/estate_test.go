@@ -237,8 +237,8 @@ func (p *running) ask(path string) string {
 	return string(body)
 }
 
-// cloudState is what the cloud has.
-type cloudState struct {
+// inventory is what the cloud has.
+type inventory struct {
 	Certificates        []cloudsim.CertificateInfo        `json:"certificates"`
 	Hosts               []cloudsim.HostInfo               `json:"hosts"`
 	APIGCertificates    []cloudsim.APIGCertificateInfo    `json:"apig_certificates"`
@@ -247,14 +247,14 @@ type cloudState struct {
 	Applications        []cloudsim.ApplicationInfo        `json:"applications"`
 }
 
-func (e *estate) look() (s cloudState) {
+func (e *estate) look() (s inventory) {
 	e.t.Helper()
 	e.cloud.call(http.MethodGet, "state", nil, &s)
 	return s
 }
 
 // issued are the certificates that an issuing policy had made, oldest first.
-func (s cloudState) issued(policy string) (fingerprints []string) {
+func (s inventory) issued(policy string) (fingerprints []string) {
 	if policy == ssoPolicy {
 		for _, c := range s.Applications[0].Certificates[1:] {
 			fingerprints = append(fingerprints, c.Fingerprint)
@@ -271,7 +271,7 @@ func (s cloudState) issued(policy string) (fingerprints []string) {
 
 // wanted is what a policy's endpoints are to serve, for as long as all is well: the newest
 // bundle of its directory, or the newest certificate that was made for it.
-func (e *estate) wanted(s cloudState, policy string) string {
+func (e *estate) wanted(s inventory, policy string) string {
 	if all := e.bundles[policy]; len(all) > 0 {
 		return all[len(all)-1].Fingerprint().String()
 	}
@@ -286,7 +286,7 @@ func (e *estate) wanted(s cloudState, policy string) string {
 
 // unlike tells how the cloud and the files differ from what a faultless run would have
 // led to; nothing if they do not.
-func (e *estate) unlike(s cloudState) (differences []string) {
+func (e *estate) unlike(s inventory) (differences []string) {
 	differ := func(format string, args ...any) { differences = append(differences, fmt.Sprintf(format, args...)) }
 	for _, h := range s.Hosts {
 		policy, _, _ := strings.Cut(h.Name, ".")
@@ -315,7 +315,7 @@ func (e *estate) unlike(s cloudState) (differences []string) {
 	return differences
 }
 
-func (e *estate) unlikeIdentity(s cloudState, differ func(string, ...any)) {
+func (e *estate) unlikeIdentity(s inventory, differ func(string, ...any)) {
 	all, want := s.Applications[0].Certificates, e.wanted(s, ssoPolicy)
 	for i, c := range all {
 		byHand := i == 0
@@ -333,7 +333,7 @@ func (e *estate) unlikeIdentity(s cloudState, differ func(string, ...any)) {
 
 // orphans tells of what is left at the cloud and should not be, and of what should be and
 // is not.
-func (e *estate) orphans(s cloudState, differ func(string, ...any)) {
+func (e *estate) orphans(s inventory, differ func(string, ...any)) {
 	count := map[string]int{}
 	for _, c := range s.Certificates {
 		count[key2("firewall", c.Name, c.Fingerprint)]++
@@ -390,7 +390,7 @@ func (p *running) atRest() bool {
 			return false
 		}
 	}
-	return strings.Contains(text, "rotatord_work_queue_depth 0\n") && !busy.MatchString(text)
+	return strings.Contains(text, "rotatord_work_queue_depth 0\n") && strings.Contains(text, "rotatord_work_waiting 0\n") && !busy.MatchString(text)
 }
 
 // converged waits until all is as after a faultless run, and the daemon says so.
@@ -498,7 +498,7 @@ func (e *estate) terminate(p *process) {
 
 // checkDead is what must hold at any moment, with the daemon dead or alive: everything is
 // served, by something that is there, and files belong together.
-func (e *estate) checkDead(before cloudState) {
+func (e *estate) checkDead(before inventory) {
 	e.t.Helper()
 	s := e.look()
 	for _, h := range s.Hosts {
@@ -638,7 +638,7 @@ func (e *estate) checkRecords() {
 
 // checkIssued: every private certificate of ours that is valid is in force, or in the record
 // as superseded; nothing else was revoked.
-func (e *estate) checkIssued(s cloudState, records map[string]rotation.Record) {
+func (e *estate) checkIssued(s inventory, records map[string]rotation.Record) {
 	e.t.Helper()
 	for i, c := range s.PrivateCertificates {
 		policy, _, _ := strings.Cut(c.CommonName, ".")

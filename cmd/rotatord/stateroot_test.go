@@ -35,7 +35,8 @@ func onDisk(t *testing.T) (*estate, *running) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.write("rotatord.yaml", strings.Replace(string(config), "embedded: {listen: \"127.0.0.1:0\"", "embedded: {listen: \""+free.Addr().String()+"\"", 1))
+	known := strings.Replace(string(config), "embedded: {listen: \"127.0.0.1:0\"", "embedded: {listen: \""+free.Addr().String()+"\"", 1)
+	e.write("rotatord.yaml", known+"socket: "+filepath.Join(e.dir, "rotatord.sock")+"\n") // not on that disk, as /run is not
 	if err := free.Close(); err != nil {
 		t.Fatal(err)
 	}
