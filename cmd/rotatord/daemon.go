@@ -106,7 +106,7 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 	if err := d.wire(set); err != nil {
 		return nil, err
 	}
-	if d.socket, err = admin.ListenSocket(set.Config.Socket, d.control(), log); err != nil {
+	if err := d.listenSocket(); err != nil && !isPassing(err) {
 		return nil, err
 	}
 	return d, d.openBus(set)
@@ -156,6 +156,31 @@ func (d *daemon) openBus(set *policy.Set) error {
 	}
 	d.queue = bus.NewQueue(d.bus)
 	return nil
+}
+
+// listenSocket binds the control socket.
+func (d *daemon) listenSocket() (err error) {
+	d.socket, err = admin.ListenSocket(d.inForce().set.Config.Socket, d.control(), d.log)
+	return err
+}
+
+// serveSocket serves the control socket, which may be on a disk that was not well before.
+func (d *daemon) serveSocket(ctx context.Context) error {
+	if d.socket == nil {
+		if err := d.listenSocket(); err != nil {
+			return err
+		}
+	}
+	err := d.socket.Serve(ctx)
+	if err != nil {
+		d.socket = nil // it is bound anew
+	}
+	return err
+}
+
+// isPassing reports whether a disk may be well again without a hand.
+func isPassing(err error) bool {
+	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO)
 }
 
 // lockState makes the state directory and takes it for this process.
@@ -218,7 +243,9 @@ func (d *daemon) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return d.http.Serve(running) })
-	g.Go(func() error { return d.socket.Serve(running) })
+	g.Go(func() error {
+		return orStopped(running, d.persist(running, "listen on the control socket", d.serveSocket))
+	})
 	g.Go(func() error {
 		d.alarm.Run(running, d.wake, d.beats)
 		return nil

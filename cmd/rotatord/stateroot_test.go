@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/rotatord/rotatord/internal/admin"
 )
 
 // The disk of the state directory fails under a daemon that runs, or before it starts: full,
@@ -35,8 +37,7 @@ func onDisk(t *testing.T) (*estate, *running) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known := strings.Replace(string(config), "embedded: {listen: \"127.0.0.1:0\"", "embedded: {listen: \""+free.Addr().String()+"\"", 1)
-	e.write("rotatord.yaml", known+"socket: "+filepath.Join(e.dir, "rotatord.sock")+"\n") // not on that disk, as /run is not
+	e.write("rotatord.yaml", strings.Replace(string(config), "embedded: {listen: \"127.0.0.1:0\"", "embedded: {listen: \""+free.Addr().String()+"\"", 1))
 	if err := free.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -170,6 +171,10 @@ func TestStateReadOnly(t *testing.T) {
 	if err := syscall.Mount("none", e.state(), "tmpfs", syscall.MS_REMOUNT, ""); err != nil {
 		t.Fatal(err)
 	}
+	// The control socket is to be on that disk.
+	eventually(t, "the control socket", func() bool {
+		return admin.NewClient(filepath.Join(e.state(), "rotatord.sock")).Ask(t.Context(), "status", nil, new(admin.Status)) == nil
+	})
 	e.goesOn(p)
 }
 
