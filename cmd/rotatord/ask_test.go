@@ -220,6 +220,9 @@ func TestPauseAndResume(t *testing.T) {
 	d := r.start()
 	r.recorded(first)
 	r.says(0, []string{"pause", "shop", "--reason", "the audit"}, "policy shop is paused since", "by user ", "the audit")
+	if metrics := r.fetch(d, "/metrics"); !strings.Contains(metrics, `rotatord_policy_paused{policy="shop"} 1`) || !strings.Contains(metrics, `rotatord_certificate_renewal_deadline_timestamp_seconds{certificate="`+host+`"`) {
+		t.Errorf("the pause or the deadline is not in the metrics:\n%s", metrics)
+	}
 	second := r.issue("shop", host)
 	eventually(t, "the state to be paused", func() bool { return strings.Contains(r.fetch(d, "/metrics"), `state="paused"} 1`) })
 	if _, bound, _ := r.sim.Bound(host); bound != first.Fingerprint().String() {

@@ -63,6 +63,7 @@ func (d *daemon) look() metrics.Look {
 	inForce := d.inForce()
 	for _, p := range inForce.set.Policies {
 		part := inForce.parts[p.Name]
+		l.Policies = append(l.Policies, metrics.Policy{Name: p.Name, Paused: d.records.hold(p.Name).Holds(now)})
 		source := metrics.Source{Kind: p.Source.Kind(), Policy: p.Name, Certificates: len(part.source.names())}
 		if part.watcher != nil {
 			source.Snapshot = part.watcher.Snapshot()
@@ -75,10 +76,9 @@ func (d *daemon) look() metrics.Look {
 			}
 			if p.Source.Issues() {
 				source.Issuing, a.Issuer = &a.Record.Issuing, p.Source.Kind()
-				if a.Wanted != nil {
-					a.RenewalDue = p.When.Renew.Due(a.Wanted.NotBefore, a.Wanted.NotAfter)
-				}
+				a.RenewalDue = a.Record.RenewalDue(p.When.Renew)
 			}
+			a.RenewalDeadline = a.Record.WindowsEnd(&p.When)
 			l.Assignments = append(l.Assignments, a)
 		}
 		l.Sources = append(l.Sources, source)

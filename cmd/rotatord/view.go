@@ -50,7 +50,7 @@ func (d *daemon) assignmentOf(id rotation.ID, r rotation.Record, now time.Time) 
 	}
 	p := part.assembly.Policy
 	if p.Source.Issues() && ok {
-		a.RenewalDue = p.When.Renew.Due(wanted.Info.NotBefore, wanted.Info.NotAfter)
+		a.RenewalDue = r.RenewalDue(p.When.Renew)
 	}
 	for _, t := range p.Targets {
 		a.Targets = append(a.Targets, targetView(t.Name, t.Kind(), r.Targets[t.Name], wanted.Info.Fingerprint))

@@ -68,8 +68,8 @@ type Listener struct {
 
 // Meter hears what the bus counts. Its methods are called by any goroutine.
 type Meter interface {
-	// Message counts a message: subject is trigger, work or event; result is ack, nak,
-	// duplicate, published or failed.
+	// Message counts a message: subject is trigger, ack, work, event or control; result is
+	// ack, nak, duplicate, published or failed.
 	Message(subject, result string)
 	Reconnected()
 }

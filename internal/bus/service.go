@@ -68,6 +68,9 @@ func (b *Bus) answer(ctx context.Context, name string, r micro.Request, verb Ver
 		err = r.Error(strconv.Itoa(status), name+" failed", body)
 	}
 	if err != nil {
+		b.cfg.Meter.Message("control", "failed")
 		b.log.Debug("an answer could not be sent", "verb", name, "err", err)
+		return
 	}
+	b.cfg.Meter.Message("control", "ack")
 }

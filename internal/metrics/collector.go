@@ -1,6 +1,7 @@
 package metrics
 
 import (
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -15,6 +16,7 @@ import (
 // Look is everything that the gauges show, as it is at one moment. They are derived
 // from it at each scrape, so that no gauge can be forgotten when its object goes.
 type Look struct {
+	Policies    []Policy
 	Assignments []Assignment
 	Sources     []Source
 	// NATSConnected and the work queue's depth and oldest message.
@@ -33,6 +35,13 @@ type Consumer struct {
 	Pending, AckPending uint64
 }
 
+// Policy is one policy in force.
+type Policy struct {
+	Name string
+	// Paused says that somebody holds it.
+	Paused bool
+}
+
 // Assignment is one policy × certificate.
 type Assignment struct {
 	ID rotation.ID
@@ -43,6 +52,9 @@ type Assignment struct {
 	// is when the next one is to be issued; zero while there is none.
 	Issuer     string
 	RenewalDue time.Time
+	// RenewalDeadline is when what is served is so close to its end that windows and freezes
+	// no longer hold; zero where nothing is served.
+	RenewalDeadline time.Time
 }
 
 // Source is one policy's source.
@@ -70,7 +82,7 @@ type descriptions struct {
 	notBefore, notAfter, info, state                                                *prometheus.Desc
 	sourceUp, sourceCertificates, sourceQuarantined, sourceErrors                   *prometheus.Desc
 	sourceEvents, sourceCoalesced, sourceRescans, sourceLastScan, sourcePolling     *prometheus.Desc
-	sourceAuthority, renewalDue                                                     *prometheus.Desc
+	sourceAuthority, renewalDue, renewalDeadline, inUseNotAfter, policyPaused       *prometheus.Desc
 	lastSuccess, lastAttempt, consecutiveFailures, retryDue, drift, superseded      *prometheus.Desc
 	probeSuccess, probeMatch, probeDuration, natsConnected, queueDepth, queueOldest *prometheus.Desc
 	workWaiting, workWaitingSince                                                   *prometheus.Desc
@@ -101,6 +113,8 @@ func newCollector(look func() Look, policies map[string][]string, consumers []st
 		sourceLastScan:     d("source_last_scan_timestamp_seconds", "When a source was last looked at completely.", source...),
 		sourceAuthority:    d("source_authority_not_after_timestamp_seconds", "End of validity of the CA that signs for a source that issues.", source...),
 		renewalDue:         d("certificate_renewal_due_timestamp_seconds", "When the policy says to issue the next certificate.", "policy", "certificate"),
+		renewalDeadline:    d("certificate_renewal_deadline_timestamp_seconds", "When what is served is so close to its end that windows and freezes no longer hold.", "policy", "certificate"),
+		policyPaused:       d("policy_paused", "1 while somebody holds the policy.", "policy"),
 		sourcePolling:      d("source_polling", "1 if the source is polled because the kernel has no watches left.", source...),
 
 		lastSuccess:         d("rotation_last_success_timestamp_seconds", "When a rotation of the target last succeeded; 0 for never.", target...),
@@ -109,6 +123,7 @@ func newCollector(look func() Look, policies map[string][]string, consumers []st
 		retryDue:            d("rotation_retry_due_timestamp_seconds", "When the target is tried again after a failure; 0 for no failure.", target...),
 		drift:               d("drift_detected", "1 if what the target serves changed without rotatord.", append(target, "kind")...),
 		superseded:          d("superseded_certificates", "Remote certificates of ours that nothing should serve any more.", "target_kind", "state"),
+		inUseNotAfter:       d("superseded_in_use_not_after_timestamp_seconds", "First end of validity among superseded certificates that something still serves.", target...),
 
 		probeSuccess:  d("probe_success", "1 if the last TLS handshakes with the endpoint worked and showed an accepted chain.", target...),
 		probeMatch:    d("probe_fingerprint_match", "1 if the last TLS handshakes with the endpoint showed the wanted bundle.", target...),
@@ -133,7 +148,7 @@ func (c *collector) Describe(ch chan<- *prometheus.Desc) {
 		d.notBefore, d.notAfter, d.info, d.state, d.sourceUp, d.sourceCertificates, d.sourceQuarantined, d.sourceErrors,
 		d.sourceEvents, d.sourceCoalesced, d.sourceRescans, d.sourceLastScan, d.sourcePolling, d.lastSuccess, d.lastAttempt,
 		d.consecutiveFailures, d.retryDue, d.drift, d.superseded, d.probeSuccess, d.probeMatch, d.probeDuration,
-		d.sourceAuthority, d.renewalDue, d.natsConnected, d.queueDepth, d.queueOldest, d.workWaiting, d.workWaitingSince, d.consumerPending, d.consumerAckPending,
+		d.sourceAuthority, d.renewalDue, d.renewalDeadline, d.inUseNotAfter, d.policyPaused, d.natsConnected, d.queueDepth, d.queueOldest, d.workWaiting, d.workWaitingSince, d.consumerPending, d.consumerAckPending,
 	} {
 		ch <- desc
 	}
@@ -147,6 +162,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for i := range assignments {
 		c.assignment(o, &assignments[i])
 	}
+	c.policyGauges(o, look.Policies)
 	sources := map[string]bool{}
 	for i := range look.Sources {
 		if s := &look.Sources[i]; !sources[s.Policy] {
@@ -196,6 +212,17 @@ func (o out) counter(d *prometheus.Desc, v float64, labels ...string) {
 // come from certificates, which anybody may have written.
 func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
 
+// policyGauges shows the policies in force; one that comes twice counts once.
+func (c *collector) policyGauges(o out, policies []Policy) {
+	paused := map[string]bool{}
+	for _, p := range policies {
+		paused[p.Name] = paused[p.Name] || p.Paused
+	}
+	for name, is := range paused {
+		o.gauge(c.desc.policyPaused, truth(is), name)
+	}
+}
+
 // The roles of a certificate: what the source has, what the journal says is active at a
 // target, what a handshake with an endpoint showed.
 const (
@@ -209,8 +236,10 @@ func (c *collector) assignment(o out, a *Assignment) {
 	if w := a.Wanted; w != nil {
 		o.gauge(c.desc.notBefore, seconds(w.NotBefore), policy, certificate, roleSource, "")
 		o.gauge(c.desc.notAfter, seconds(w.NotAfter), policy, certificate, roleSource, "")
-		o.gauge(c.desc.info, 1, policy, certificate, roleSource, "",
-			w.Fingerprint.String(), w.SerialNumber, text(w.SubjectCN), text(w.IssuerCN), w.KeyAlgorithm)
+		c.live(o, a, roleSource, "", w)
+	}
+	if !a.RenewalDeadline.IsZero() {
+		o.gauge(c.desc.renewalDeadline, seconds(a.RenewalDeadline), policy, certificate)
 	}
 	if a.Issuer != "" {
 		o.gauge(c.desc.renewalDue, seconds(a.RenewalDue), policy, certificate)
@@ -226,6 +255,24 @@ func (c *collector) assignment(o out, a *Assignment) {
 	c.probes(o, a)
 }
 
+// live shows which bundle is meant: the only series that has its fingerprint and serial.
+func (c *collector) live(o out, a *Assignment, role, target string, i *certs.Info) {
+	o.gauge(c.desc.info, 1, a.ID.Policy, a.ID.Certificate, role, target,
+		i.Fingerprint.String(), i.SerialNumber, text(i.SubjectCN), text(i.IssuerCN), i.KeyAlgorithm)
+}
+
+// leaf is what is known of a bundle: all of it for those that were in force lately, the
+// fingerprint alone for others.
+func (a *Assignment) leaf(f certs.Fingerprint) *certs.Info {
+	if a.Wanted != nil && a.Wanted.Fingerprint == f {
+		return a.Wanted
+	}
+	if i := slices.IndexFunc(a.Record.Leaves, func(l certs.Info) bool { return l.Fingerprint == f }); i >= 0 {
+		return &a.Record.Leaves[i]
+	}
+	return &certs.Info{Fingerprint: f}
+}
+
 func (c *collector) target(o out, a *Assignment, name string, t rotation.TargetRecord) {
 	labels := []string{a.ID.Policy, a.ID.Certificate, name}
 	o.gauge(c.desc.lastSuccess, seconds(t.LastSuccessAt), labels...)
@@ -238,6 +285,16 @@ func (c *collector) target(o out, a *Assignment, name string, t rotation.TargetR
 	if p := t.Active; p != nil {
 		o.gauge(c.desc.notBefore, seconds(p.NotBefore), a.ID.Policy, a.ID.Certificate, roleRecorded, name)
 		o.gauge(c.desc.notAfter, seconds(p.NotAfter), a.ID.Policy, a.ID.Certificate, roleRecorded, name)
+		c.live(o, a, roleRecorded, name, a.leaf(p.Fingerprint))
+	}
+	var first time.Time
+	for _, p := range t.Superseded {
+		if p.InUse && !p.NotAfter.IsZero() && (first.IsZero() || p.NotAfter.Before(first)) {
+			first = p.NotAfter
+		}
+	}
+	if !first.IsZero() {
+		o.gauge(c.desc.inUseNotAfter, seconds(first), labels...)
 	}
 }
 
@@ -246,6 +303,7 @@ func (c *collector) target(o out, a *Assignment, name string, t rotation.TargetR
 type endpoint struct {
 	ok, match           bool
 	notBefore, notAfter time.Time
+	shown               certs.Fingerprint
 	duration            time.Duration
 }
 
@@ -263,7 +321,7 @@ func (c *collector) probes(o out, a *Assignment) {
 		e.match = e.match && p.Fingerprint == a.Record.Wanted.Fingerprint && !p.Fingerprint.IsZero()
 		e.duration = max(e.duration, p.Duration)
 		if !p.NotAfter.IsZero() && (e.notAfter.IsZero() || p.NotAfter.Before(e.notAfter)) {
-			e.notBefore, e.notAfter = p.NotBefore, p.NotAfter
+			e.notBefore, e.notAfter, e.shown = p.NotBefore, p.NotAfter, p.Fingerprint
 		}
 	}
 	for name, e := range byEndpoint {
@@ -274,6 +332,7 @@ func (c *collector) probes(o out, a *Assignment) {
 		if !e.notAfter.IsZero() {
 			o.gauge(c.desc.notBefore, seconds(e.notBefore), a.ID.Policy, a.ID.Certificate, roleServed, name)
 			o.gauge(c.desc.notAfter, seconds(e.notAfter), a.ID.Policy, a.ID.Certificate, roleServed, name)
+			c.live(o, a, roleServed, name, a.leaf(e.shown))
 		}
 	}
 }

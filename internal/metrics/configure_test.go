@@ -19,6 +19,9 @@ func TestConfigure(t *testing.T) {
 	}
 	m.Configure(map[string][]string{"shop": {"apig"}, "new": {"file"}}, []string{"other"})
 	text := scrape(t, m)
+	if strings.Contains(text, `rotatord_rotation_duration_seconds_count{target_kind="waf"}`) || strings.Contains(text, `rotatord_retirements_total{result="ok",target_kind="waf"}`) {
+		t.Error("no policy has this kind of target any more, and its series are there")
+	}
 	for _, gone := range []string{`policy="mail"`, `policy="shop",reason="quota",step="stage",target_kind="waf"`, `cloud="` + cfg.Clouds[0] + `"`} {
 		if strings.Contains(text, gone) {
 			t.Errorf("%s is still there", gone)

@@ -17,11 +17,14 @@ import (
 // contract are all series and their labels. Alerts, dashboards and whoever has built
 // their own rely on them: they are added to, and changed with a note to the users.
 var contract = map[string]string{
-	"rotatord_certificate_not_before_timestamp_seconds":  "policy certificate role target",
-	"rotatord_certificate_not_after_timestamp_seconds":   "policy certificate role target",
-	"rotatord_certificate_info":                          "policy certificate role target fingerprint_sha256 serial_number subject_cn issuer_cn key_algorithm",
-	"rotatord_assignment_state":                          "policy certificate state",
-	"rotatord_certificate_renewal_due_timestamp_seconds": "policy certificate",
+	"rotatord_certificate_not_before_timestamp_seconds":       "policy certificate role target",
+	"rotatord_certificate_not_after_timestamp_seconds":        "policy certificate role target",
+	"rotatord_certificate_info":                               "policy certificate role target fingerprint_sha256 serial_number subject_cn issuer_cn key_algorithm",
+	"rotatord_assignment_state":                               "policy certificate state",
+	"rotatord_certificate_renewal_due_timestamp_seconds":      "policy certificate",
+	"rotatord_certificate_renewal_deadline_timestamp_seconds": "policy certificate",
+	"rotatord_superseded_in_use_not_after_timestamp_seconds":  "policy certificate target",
+	"rotatord_policy_paused":                                  "policy",
 
 	"rotatord_nats_consumer_pending":     "consumer",
 	"rotatord_nats_consumer_ack_pending": "consumer",
@@ -122,7 +125,7 @@ func TestContract(t *testing.T) {
 // family or a prefix of families.
 func TestLabelValues(t *testing.T) {
 	allowed := map[string][]string{
-		"policy":      {"shop", "mail", "payments"},
+		"policy":      {"shop", "mail", "payments", "sso"},
 		"certificate": {"www.example.com", "shop.example.com", "mx.example.com", "new.example.com", "payments.example.com"},
 		"target": {"", "edge", "spare", "www.example.com:443", "shop.example.com:443", "shop.example.com:8443",
 			"mx.example.com:443", "new.example.com:443", "server", "private_ca"},
@@ -145,7 +148,7 @@ func TestLabelValues(t *testing.T) {
 		"rotation_deferred_/":     rotation.DeferralReasons(),
 		"retirements_/result":     {"ok", "in_use", "failed"},
 		"nats_messages_/result":   {"ack", "nak", "published", "duplicate", "failed"},
-		"subject":                 {"trigger", "ack", "work", "event"},
+		"subject":                 {"trigger", "ack", "work", "event", "control"},
 		"cloud":                   {"huawei"},
 		"consumer":                {"trigger", "work_any"},
 		"reference":               {"huawei"},
@@ -160,6 +163,9 @@ func TestLabelValues(t *testing.T) {
 	for _, a := range fixedLook().Assignments {
 		if a.Wanted != nil {
 			allowed["fingerprint_sha256"] = append(allowed["fingerprint_sha256"], a.Wanted.Fingerprint.String())
+		}
+		for _, l := range a.Record.Leaves {
+			allowed["fingerprint_sha256"] = append(allowed["fingerprint_sha256"], l.Fingerprint.String())
 		}
 	}
 	m := New(fixedConfig(fixedLook))

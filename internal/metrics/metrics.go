@@ -107,6 +107,12 @@ func (m *Metrics) Configure(policies map[string][]string, clouds []string) {
 			}
 		}
 	}
+	for kind := range kindsOf(before.Policies) {
+		if !kindsOf(policies)[kind] {
+			m.duration.DeleteLabelValues(kind)
+			m.retirements.DeletePartialMatch(prometheus.Labels{"target_kind": kind})
+		}
+	}
 	for _, cloud := range before.Clouds {
 		if !slices.Contains(clouds, cloud) {
 			m.forget(prometheus.Labels{"cloud": cloud})
@@ -114,6 +120,17 @@ func (m *Metrics) Configure(policies map[string][]string, clouds []string) {
 		}
 	}
 	m.precreate(m.cfg)
+}
+
+// kindsOf are the kinds of target that any policy has.
+func kindsOf(policies map[string][]string) map[string]bool {
+	all := map[string]bool{}
+	for _, kinds := range policies {
+		for _, kind := range kinds {
+			all[kind] = true
+		}
+	}
+	return all
 }
 
 // forget drops all series with these labels.
@@ -214,7 +231,8 @@ func (m *Metrics) precreate(cfg Config) {
 		}
 	}
 	for subject, results := range map[string][]string{
-		"trigger": {"ack", "failed"}, "ack": {"ack", "failed"}, "work": {"published", "duplicate", "failed", "ack", "nak"}, "event": {"published", "duplicate", "failed"},
+		"trigger": {"ack", "failed"}, "ack": {"ack", "failed"}, "control": {"ack", "failed"},
+		"work": {"published", "duplicate", "failed", "ack", "nak"}, "event": {"published", "duplicate", "failed"},
 	} {
 		for _, result := range results {
 			m.natsMessages.WithLabelValues(subject, result)

@@ -106,6 +106,7 @@ func TestSeriesGoWithTheirObject(t *testing.T) {
 		{"certificate in the source", `certificate="shop.example.com",policy="shop",role="source"`, func() { look.Assignments[1].Wanted = nil }},
 		{"assignment", `certificate="shop.example.com"`, func() { look.Assignments = slices.Delete(look.Assignments, 1, 2) }},
 		{"source", `source="mail"`, func() { look.Sources = look.Sources[:1] }},
+		{"policy", `rotatord_policy_paused{policy="mail"}`, func() { look.Policies = look.Policies[:1] }},
 	} {
 		if text := scrape(t, m); !strings.Contains(text, test.label) {
 			t.Fatalf("no series with %s", test.label)

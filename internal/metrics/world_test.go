@@ -62,6 +62,7 @@ func seen(endpoint, address string, i certs.Info, took time.Duration) providers.
 // that is away.
 func fixedLook() Look {
 	return Look{
+		Policies:    []Policy{{Name: "shop"}, {Name: "mail", Paused: true}, {Name: "payments"}, {Name: "sso"}},
 		Assignments: []Assignment{converged(), rotating(), failed(), unknown(), issued()},
 		Sources: []Source{
 			{Kind: "directory", Policy: "shop", Certificates: 3, Snapshot: &watcher.Snapshot{
@@ -86,7 +87,7 @@ func fixedLook() Look {
 func converged() Assignment {
 	now, before := info("www.example.com", 2), info("www.example.com", 1)
 	return Assignment{
-		ID: rotation.ID{Policy: "shop", Certificate: "www.example.com"}, Wanted: &now,
+		ID: rotation.ID{Policy: "shop", Certificate: "www.example.com"}, Wanted: &now, RenewalDeadline: now.NotAfter.Add(-3 * day),
 		Record: rotation.Record{
 			Wanted: now, State: rotation.StateConverged,
 			Targets: map[string]rotation.TargetRecord{"edge": {
@@ -107,7 +108,7 @@ func rotating() Assignment {
 	a := Assignment{
 		ID: rotation.ID{Policy: "shop", Certificate: "shop.example.com"}, Wanted: &now,
 		Record: rotation.Record{
-			Wanted: now, State: rotation.StateUnconverged,
+			Wanted: now, Leaves: []certs.Info{now, before}, State: rotation.StateUnconverged,
 			Targets: map[string]rotation.TargetRecord{
 				"edge":  {Kind: "waf", Active: new(placed(now, true)), Drift: rotation.DriftServed},
 				"spare": {Kind: "waf", LastAttemptAt: noon.Add(-time.Minute)},

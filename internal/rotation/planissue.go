@@ -54,15 +54,24 @@ func (o *Observation) nextIssue(now time.Time) (reason string, at time.Time) {
 	case current.Problem != "":
 		return "the certificate in force cannot be used: " + current.Problem, notBefore
 	}
-	renew := o.Policy.When.Renew
+	return "renewal of what is in force", o.Record.RenewalDue(o.Policy.When.Renew)
+}
+
+// RenewalDue is when the policy says to issue the next certificate; zero while none is
+// in force.
+func (r *Record) RenewalDue(renew policy.Renew) time.Time {
+	current := r.inForce()
+	if current == nil {
+		return time.Time{}
+	}
 	if renew.Before.Std() >= current.Info.NotAfter.Sub(current.Info.NotBefore) {
 		renew.Before = 0 // the issuer gave it a shorter life: it would be renewed without end
 	}
 	due := renew.Due(current.Info.NotBefore, current.Info.NotAfter)
-	if due.Before(notBefore) {
+	if notBefore := current.At.Add(minReissue); due.Before(notBefore) {
 		due = notBefore
 	}
-	return "renewal of what is in force", due
+	return due
 }
 
 // rejection is the certificate that came of asking for what the policy asks for now, and

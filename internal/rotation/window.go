@@ -54,6 +54,24 @@ func (o *Observation) expiryWins(v *View) (at time.Time) {
 	return at
 }
 
+// WindowsEnd is when windows and freezes stop to hold, by what was last seen to be served:
+// expiryWins of a record. It is zero where nothing is served.
+func (r *Record) WindowsEnd(when *policy.When) (at time.Time) {
+	before := policy.Duration(0)
+	if when.ExpiryWins != nil {
+		before = *when.ExpiryWins
+	}
+	for _, t := range r.Targets {
+		if t.Active == nil || t.Active.NotAfter.IsZero() {
+			continue
+		}
+		if wins := t.Active.NotAfter.Add(-before.Std()); at.IsZero() || wins.Before(at) {
+			at = wins
+		}
+	}
+	return at
+}
+
 // planSplay spreads the changes of many assignments: each has its own place in the time,
 // always the same. Whoever asks by hand does not wait, and neither does what replaces
 // nothing.

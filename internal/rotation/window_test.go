@@ -136,3 +136,28 @@ func TestScheduleRepairs(t *testing.T) {
 		}
 	})
 }
+
+// TestRecordTellsWhen: what the metrics show is what the plan goes by.
+func TestRecordTellsWhen(t *testing.T) {
+	begin := time.Date(2026, 3, 1, 0, 0, 0, 0, time.UTC)
+	day := 24 * time.Hour
+	when := parsedWhen(t, `{renew: {at: 66%, before: 30d}, expiry_wins: 2d}`)
+	var r Record
+	if due, end := r.RenewalDue(when.Renew), r.WindowsEnd(&when); !due.IsZero() || !end.IsZero() {
+		t.Errorf("nothing is in force: due %s, windows end %s", due, end)
+	}
+	for life, want := range map[time.Duration]time.Duration{90 * day: 59*day + 9*time.Hour + 36*time.Minute, 10 * day: 6*day + 14*time.Hour + 24*time.Minute, 5 * time.Minute: minReissue} {
+		issue := Issue{At: begin}
+		issue.Info.NotBefore, issue.Info.NotAfter = begin, begin.Add(life)
+		r.Issued = []Issue{issue}
+		if due := r.RenewalDue(when.Renew); !due.Equal(begin.Add(want)) {
+			t.Errorf("a life of %s: due after %s, want %s", life, due.Sub(begin), want)
+		}
+	}
+	r.Targets = map[string]TargetRecord{
+		"none": {}, "first": {Active: &Placed{NotAfter: begin.Add(20 * day)}}, "later": {Active: &Placed{NotAfter: begin.Add(90 * day)}},
+	}
+	if end := r.WindowsEnd(&when); !end.Equal(begin.Add(18 * day)) {
+		t.Errorf("windows end at %s", end)
+	}
+}
