@@ -202,7 +202,9 @@ func (d *daemon) askRotate(ctx context.Context, by admin.Actor, request []byte) 
 	if len(ids) == 0 {
 		return nil, unknown("policy %s has no certificate yet; there is nothing to rotate", w.Policy)
 	}
-	if watchesOnly := d.inForce().parts[w.Policy].assembly.WatchesOnly(); watchesOnly {
+	if a := d.assembly(w.Policy); a == nil {
+		return nil, unknown("policy %s is not in force any more", w.Policy)
+	} else if a.WatchesOnly() {
 		return nil, admin.Refuse("policy %s only watches: it has no targets", w.Policy)
 	}
 	d.log.Info("rotation asked for", "policy", w.Policy, "certificate", w.Certificate, "by", by, "force", w.Force, "confirm", w.Confirm, "reason", w.Reason, "assignments", len(ids))
@@ -262,9 +264,9 @@ func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hol
 	if policy == "" {
 		return nil, admin.Refuse("say which policy")
 	}
-	if d.inForce().parts[policy] == nil {
-		_, err := d.selected(selection{policy: policy})
-		return nil, err
+	g := d.inForce()
+	if g.parts[policy] == nil {
+		return nil, g.unknownPolicy(policy)
 	}
 	if err := d.records.setHold(ctx, policy, hold); err != nil {
 		return nil, err
@@ -274,7 +276,7 @@ func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hol
 	if err := (events{d}).Publish(ctx, event); err != nil {
 		d.log.Warn("event could not be published", "event", event.Kind, "policy", policy, "err", err)
 	}
-	return d.policyView(policy, time.Now()), nil
+	return d.policyView(g.parts[policy], time.Now()), nil
 }
 
 // holdChanged looks at a policy's assignments when it is held or released; and again when a

@@ -259,3 +259,45 @@ func TestReloadTakenBack(t *testing.T) {
 		t.Errorf("%d uploads, want 1", n-calls)
 	}
 }
+
+// A policy may be removed while it is planned: what was asked over NATS is answered by no
+// server that would catch a panic.
+func TestPolicyRemovedWhileItIsPlanned(t *testing.T) {
+	r := twoHosts(t)
+	r.policy("shop", "shop.example.com", "")
+	r.policy("blog", "blog.example.com", "")
+	blog := r.issue("blog", "blog.example.com")
+	d := r.start()
+	r.recorded(blog)
+	for _, verb := range []string{"plan", "explain"} {
+		id, err := r.sim.Faults().Add(cloudsim.Fault{Service: "waf", Name: cloudsim.FaultHold, Count: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan error, 1)
+		go func() {
+			status, answer := d.serviceVerbs()[verb](t.Context(), []byte(`{"of":"blog"}`))
+			if status >= 500 {
+				answered <- fmt.Errorf("%s: %d %s", verb, status, answer)
+			}
+			close(answered)
+		}()
+		if _, err := r.sim.Faults().WaitHeld(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(r.dir, "policies", "blog.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(r.dir, "policies", "blog.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		r.says(0, []string{"reload"}, "removed: blog")
+		r.sim.Faults().Release(id)
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+		r.write("policies/blog.yaml", string(text))
+		r.says(0, []string{"reload"}, "added: blog")
+	}
+}

@@ -26,7 +26,7 @@ func (s selection) has(id rotation.ID) bool {
 func (d *daemon) selected(s selection) ([]rotation.ID, error) {
 	g := d.inForce()
 	if s.policy != "" && g.parts[s.policy] == nil {
-		return nil, unknown("there is no policy %q in force on node %s; there are: %s", s.policy, g.set.Config.Node, listed(g.names()))
+		return nil, g.unknownPolicy(s.policy)
 	}
 	var ids []rotation.ID
 	for _, name := range g.names() {
@@ -44,6 +44,10 @@ func (d *daemon) selected(s selection) ([]rotation.ID, error) {
 		return nil, unknown("policy %s has no certificate %q; it has: %s", s.policy, s.certificate, listed(names))
 	}
 	return ids, nil
+}
+
+func (g *generation) unknownPolicy(name string) error {
+	return unknown("there is no policy %q in force on node %s; there are: %s", name, g.set.Config.Node, listed(g.names()))
 }
 
 func unknown(format string, args ...any) error {
