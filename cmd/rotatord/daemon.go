@@ -136,7 +136,7 @@ func (d *daemon) wire(set *policy.Set) error {
 	}
 	d.generation.Store(first)
 	d.records = newRecords(func(id rotation.ID, r rotation.Record) { d.recordChanged(id, r) }, d.metrics.JournalFailed)
-	d.records.holdChanged, d.records.node = d.holdChanged, d.recordsOf
+	d.records.holdChanged, d.records.node, d.records.here = d.holdChanged, d.recordsOf, set.Config.Node
 	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
@@ -312,7 +312,8 @@ func (d *daemon) persist(ctx context.Context, what string, f func(context.Contex
 // recordsOf says whose the records of a policy are. With the embedded server there is one
 // node only, which may be given another name and keeps its records.
 func (d *daemon) recordsOf(policy string) string {
-	if p, ok := d.inForce().parts[policy]; ok && p.place != bus.Any && d.inForce().set.Config.NATS.URL != "" {
+	g := d.inForce()
+	if p, ok := g.parts[policy]; ok && p.place != bus.Any && g.set.Config.NATS.URL != "" {
 		return p.place
 	}
 	return ""

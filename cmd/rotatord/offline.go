@@ -40,6 +40,7 @@ func withOffline(ctx context.Context, g *globals, look func(context.Context, *da
 	}
 	d.generation.Store(inForce)
 	d.records = newRecords(func(rotation.ID, rotation.Record) {}, func() {})
+	d.records.node, d.records.here = d.recordsOf, set.Config.Node
 	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: readRecords{d.records}, Prober: probe.Prober{}, Hold: d.records.hold, Logger: log,

@@ -82,6 +82,7 @@ func (d *daemon) replace(ctx context.Context, result *admin.Reload) error {
 // swap puts a generation into force. A run of a policy that changed ends after the step in
 // flight, and begins anew with what is in force then.
 func (d *daemon) swap(before, next *generation) {
+	known := d.records.ids()
 	d.generation.Store(next)
 	before.dismiss(next)
 	d.metrics.Configure(targetKinds(next.set), slices.Collect(maps.Keys(next.set.Config.Clouds)))
@@ -90,7 +91,7 @@ func (d *daemon) swap(before, next *generation) {
 	if !d.bus.Prepared() {
 		d.group.Go(func() error { return orStopped(d.running, d.bus.Prepare(d.running)) })
 	}
-	for _, id := range d.records.ids() {
+	for _, id := range known {
 		if next.parts[id.Policy] == nil {
 			d.alarm.Set(id.Policy+"/"+id.Certificate, time.Time{})
 		}
