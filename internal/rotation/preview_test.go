@@ -89,6 +89,35 @@ func TestHoldKeepsEverythingAsItIs(t *testing.T) {
 	})
 }
 
+// A pause that comes in the middle of a run counts from the next step on.
+func TestHoldInMidRun(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.wanted = w.bundle(2)
+		e := w.engine()
+		e.cfg.Progress = func(_ ID, s Step, _ error) {
+			if s.Kind == StepStage {
+				w.hold = &Hold{By: "ada", Since: time.Now()}
+			}
+		}
+		if err := e.Process(t.Context(), w.id, Request{Trigger: TriggerFile}); err != nil {
+			t.Fatal(err)
+		}
+		w.expectState(StatePaused)
+		if !w.boundTo("shop.example.com", 1) {
+			t.Error("activated after the policy was paused")
+		}
+		w.hold = nil
+		w.look(TriggerPolicy)
+		w.drive(TriggerDeadline, time.Minute)
+		w.expectState(StateConverged)
+		if w.count("stage") != 2 || !w.boundTo("shop.example.com", 2) {
+			t.Errorf("%d uploads, want 2", w.count("stage"))
+		}
+	})
+}
+
 // What only waits to be removed makes nobody worry.
 func TestHoldOfAConvergedPolicyIsQuiet(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
