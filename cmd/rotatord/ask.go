@@ -94,12 +94,19 @@ func atMostOne(cmd *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return usageError{fmt.Errorf("%s takes one POLICY or POLICY/CERTIFICATE, and got %q", cmd.CommandPath(), args)}
 	}
-	return nil
+	return wellFormed(first(args))
 }
 
 func exactlyOne(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return usageError{fmt.Errorf("%s takes one POLICY or POLICY/CERTIFICATE, and got %d arguments", cmd.CommandPath(), len(args))}
+	}
+	return wellFormed(args[0])
+}
+
+func wellFormed(of string) error {
+	if _, err := parseSelection(of); err != nil {
+		return usageError{err}
 	}
 	return nil
 }
@@ -125,8 +132,12 @@ func newPlanCommand(g *globals) *cobra.Command {
 			var p admin.Plan
 			err := a.onlineOr(cmd.Context(), offline, func(ctx context.Context) error {
 				return a.ask(ctx, "plan", map[string]string{"of": first(args)}, &p)
-			}, func(ctx context.Context, d *daemon, notes []string) (err error) {
-				p, err = d.plan(ctx, parseSelection(first(args)))
+			}, func(ctx context.Context, d *daemon, notes []string) error {
+				only, err := parseSelection(first(args))
+				if err != nil {
+					return err
+				}
+				p, err = d.plan(ctx, only)
 				p.Notes = append(p.Notes, notes...)
 				return err
 			})
@@ -157,7 +168,11 @@ func newExplainCommand(g *globals) *cobra.Command {
 			err := a.onlineOr(cmd.Context(), offline, func(ctx context.Context) error {
 				return a.ask(ctx, "explain", map[string]string{"of": args[0]}, &e)
 			}, func(ctx context.Context, d *daemon, notes []string) error {
-				id, err := d.one(parseSelection(args[0]))
+				only, err := parseSelection(args[0])
+				if err != nil {
+					return err
+				}
+				id, err := d.one(only)
 				if err != nil {
 					return err
 				}

@@ -278,6 +278,8 @@ func TestRotateForces(t *testing.T) {
 	}
 	r.says(1, []string{"rotate", "pay/other"}, `has no certificate "other"`)
 	r.says(64, []string{"rotate"}, "takes one POLICY")
+	r.says(64, []string{"rotate", "pay/", "--force"}, "neither POLICY nor POLICY/CERTIFICATE") // not all of it
+	r.says(64, []string{"status", "/" + host}, "neither POLICY nor POLICY/CERTIFICATE")
 }
 
 func TestRotateFailureIsTold(t *testing.T) {

@@ -130,7 +130,10 @@ func newRotateCommand(g *globals) *cobra.Command {
 			"--confirm releases the brake. With --wait the command shows what happens and ends when every certificate is\n"+
 			"served as wanted (exit code 0), or cannot be (1).",
 		exactlyOne, func(cmd *cobra.Command, args []string) error {
-			s := parseSelection(args[0])
+			s, err := parseSelection(args[0])
+			if err != nil {
+				return err
+			}
 			w.Policy, w.Certificate = s.policy, s.certificate
 			var accepted admin.Accepted
 			if err := a.tell(cmd.Context(), "rotate", w, &accepted); err != nil {

@@ -68,8 +68,11 @@ type about struct {
 
 func aboutOf(request []byte) (about, selection, error) {
 	var a about
-	err := admin.Decode(request, &a)
-	return a, parseSelection(a.Of), err
+	if err := admin.Decode(request, &a); err != nil {
+		return a, selection{}, err
+	}
+	only, err := parseSelection(a.Of)
+	return a, only, err
 }
 
 func (d *daemon) askStatus(_ context.Context, _ admin.Actor, request []byte) (any, error) {

@@ -11,10 +11,14 @@ import (
 // selection is a policy, one certificate of it, or, empty, everything.
 type selection struct{ policy, certificate string }
 
-// parseSelection reads POLICY or POLICY/CERTIFICATE. The certificate may hold slashes.
-func parseSelection(text string) selection {
-	policy, certificate, _ := strings.Cut(text, "/")
-	return selection{policy, certificate}
+// parseSelection reads POLICY or POLICY/CERTIFICATE. The certificate may hold slashes. A part
+// that is empty, as of a script's variable, is a mistake and does not mean all.
+func parseSelection(text string) (selection, error) {
+	policy, certificate, both := strings.Cut(text, "/")
+	if both && (policy == "" || certificate == "") {
+		return selection{}, admin.Refuse("%q is neither POLICY nor POLICY/CERTIFICATE", text)
+	}
+	return selection{policy, certificate}, nil
 }
 
 func (s selection) has(id rotation.ID) bool {
