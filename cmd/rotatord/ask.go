@@ -49,7 +49,7 @@ func (a *asker) ask(ctx context.Context, verb string, fields map[string]string, 
 	if err != nil {
 		return err
 	}
-	return c.Ask(ctx, verb, fields, into)
+	return a.fit(into, c.Ask(ctx, verb, fields, into))
 }
 
 // tell has something done over the socket.
@@ -58,7 +58,15 @@ func (a *asker) tell(ctx context.Context, verb string, request, into any) error 
 	if err != nil {
 		return err
 	}
-	return c.Tell(ctx, verb, request, into)
+	return a.fit(into, c.Tell(ctx, verb, request, into))
+}
+
+// fit makes an answer fit for a terminal, unless it is to be JSON.
+func (a *asker) fit(answer any, err error) error {
+	if err == nil && a.output != "json" {
+		harmless(answer)
+	}
+	return err
 }
 
 // print shows an answer as JSON or as text.
@@ -139,7 +147,7 @@ func newPlanCommand(g *globals) *cobra.Command {
 				}
 				p, err = d.plan(ctx, only)
 				p.Notes = append(p.Notes, notes...)
-				return err
+				return a.fit(&p, err)
 			})
 			if err != nil {
 				return err
@@ -178,7 +186,7 @@ func newExplainCommand(g *globals) *cobra.Command {
 				}
 				e, err = d.explain(ctx, id)
 				e.Notes = append(e.Notes, notes...)
-				return err
+				return a.fit(&e, err)
 			})
 			if err != nil {
 				return err

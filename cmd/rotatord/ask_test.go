@@ -237,6 +237,28 @@ func TestPauseAndResume(t *testing.T) {
 	}
 }
 
+// What others wrote does nothing to a terminal, and stands on its own line only.
+func TestNothingReachesTheTerminal(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	b := r.issue("shop", host)
+	r.start()
+	r.recorded(b)
+	evil := "\x1b]0;owned\x07 \u009b2J\u202e\nshop/" + host + " is converged"
+	r.says(0, []string{"pause", "shop", "--reason", evil})
+	r.issue("shop", host)
+	eventually(t, "the pause", func() bool { return asked[admin.Status](r, 0, "status").Assignments[0].State == "paused" })
+	for _, command := range [][]string{{"status"}, {"plan"}, {"explain", "shop"}, {"history"}, {"rotate", "shop"}, {"plan", "--offline"}} {
+		_, stdout, stderr := r.ask(command...)
+		if out := stdout + stderr; !strings.Contains(out, "owned") || strings.ContainsAny(out, "\x1b\x07\u009b\u202e") || command[0] != "rotate" && strings.Contains(out, "\nshop/"+host+" is converged") {
+			t.Errorf("rotatord %s: %q", strings.Join(command, " "), out)
+		}
+	}
+	if p := asked[admin.Status](r, 0, "status").Policies[0].Paused; p == nil || p.Reason != evil {
+		t.Errorf("as JSON: %+v", p)
+	}
+}
+
 // A pause outlives the daemon, and ends by itself.
 func TestPauseOutlivesTheDaemon(t *testing.T) {
 	r := newRig(t, host)

@@ -84,7 +84,7 @@ func (a *asker) printChanges(w io.Writer, s admin.Status, seen map[string]string
 			}
 			continue
 		}
-		fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(time.Now()), x.Policy, printable(x.Certificate), line)
+		fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(time.Now()), x.Policy, x.Certificate, line)
 	}
 	return nil
 }
