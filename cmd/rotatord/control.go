@@ -158,6 +158,9 @@ const (
 
 // history reads what happened, newest first.
 func (d *daemon) history(ctx context.Context, only selection, limit int) (admin.History, error) {
+	if err := d.bus.Ready(); err != nil {
+		return admin.History{}, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, historyWait)
 	defer cancel()
 	subject := only.policy + "/" + only.certificate
@@ -263,6 +266,9 @@ func (d *daemon) askResume(ctx context.Context, by admin.Actor, request []byte) 
 	return d.setHold(ctx, w.Policy, by, nil)
 }
 
+// holdWait bounds the writing of a hold: an operator in a hurry is to know whether it holds.
+const holdWait = 15 * time.Second
+
 func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hold *rotation.Hold) (any, error) {
 	if policy == "" {
 		return nil, admin.Refuse("say which policy")
@@ -271,6 +277,11 @@ func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hol
 	if g.parts[policy] == nil {
 		return nil, g.unknownPolicy(policy)
 	}
+	if err := d.bus.Ready(); err != nil {
+		return nil, fmt.Errorf("nothing was changed: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdWait)
+	defer cancel()
 	if err := d.records.setHold(ctx, policy, hold); err != nil {
 		return nil, err
 	}

@@ -62,7 +62,8 @@ type outlookOf struct {
 // next, as it does for the daemon.
 func (d *daemon) outlooks(ctx context.Context, ids []rotation.ID) []outlookOf {
 	outlooks := make([]outlookOf, len(ids))
-	planner := d.engine.Planner(d.brake.rehearsal().ask)
+	// As it is mirrored here: with NATS away, plans are what an operator asks for.
+	planner := d.engine.Planner(readRecords{d.records}, d.brake.rehearsal().ask)
 	var g errgroup.Group
 	g.SetLimit(plansAtOnce)
 	for i, id := range ids {

@@ -28,7 +28,7 @@ func (w *world) foretell(e *Engine, q Request) (check func()) {
 	w.t.Helper()
 	calls, journal, revision, order := w.calls, string(w.journal), w.revision, len(w.order)
 	w.calls, w.made, w.failed = nil, nil, false
-	out, err := e.Planner(e.cfg.Brake).Plan(w.t.Context(), w.id, q)
+	out, err := e.Planner(e.cfg.Journal, e.cfg.Brake).Plan(w.t.Context(), w.id, q)
 	if err != nil {
 		w.t.Errorf("plan: %v", err)
 	}
@@ -157,7 +157,7 @@ func TestPlanSaysWhatCannotBeRead(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.wanted = w.bundle(1)
 		w.failing(1000, &providers.Error{Kind: providers.KindDenied, Service: "waf", Message: "may not"}, "observe")
-		out, err := w.engine().Planner(nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
+		out, err := w.engine().Planner(worldJournal{w}, nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
 		if err != nil || len(out.Changes()) != 0 || out.State != StateFailed || !strings.Contains(out.Reason, "may not") {
 			t.Errorf("%v, state %s %q, steps %v", err, out.State, out.Reason, out.Steps)
 		}
@@ -166,7 +166,7 @@ func TestPlanSaysWhatCannotBeRead(t *testing.T) {
 
 func TestPlanOfAnIssuer(t *testing.T) {
 	inIssuingWorld(t, func(t *testing.T, w *world, i *issuer) {
-		out, err := w.engine().Planner(nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
+		out, err := w.engine().Planner(worldJournal{w}, nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,7 +227,7 @@ func TestAnswered(t *testing.T) {
 func TestPlanAnnouncesWaits(t *testing.T) {
 	inHandover(t, func(t *testing.T, w *world, i *issuer, _ *applicationTarget) {
 		i.asks = "something else"
-		out, err := w.engine().Planner(nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
+		out, err := w.engine().Planner(worldJournal{w}, nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
 		if err != nil {
 			t.Fatal(err)
 		}
