@@ -110,9 +110,7 @@ func removeSocket(path string) error {
 
 // Serve answers until ctx ends.
 func (s *Socket) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { shutdown(ctx, s.http) })
-	defer stop()
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := serveUntil(ctx, s.http, s.listener); err != nil {
 		return fmt.Errorf("serve the control socket: %w", err)
 	}
 	return nil
@@ -218,7 +216,7 @@ func NewClient(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}
-	return &Client{path, &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}
+	return &Client{path, &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, DisableKeepAlives: true}}}
 }
 
 // ErrNotRunning means that nobody answers on the socket.

@@ -10,7 +10,9 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 )
 
 // serveControl serves a control on a socket and returns its path.
@@ -92,6 +94,73 @@ func TestControlAsksAndTells(t *testing.T) {
 	}
 	if err := c.Tell(t.Context(), "act", Wish{Reason: strings.Repeat("x", maxRequest)}, &got); err == nil || !strings.Contains(err.Error(), "too large") {
 		t.Errorf("a large request: %v", err)
+	}
+}
+
+// At the end who asked already is answered, and nothing that was asked for is at work any more
+// when Serve returns.
+func TestServeEndsWithItsAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	began, ended := make(chan struct{}), false
+	s, err := ListenSocket(path, Control{"slow": {Do: func(ctx context.Context, _ Actor, _ []byte) (any, error) {
+		close(began)
+		<-ctx.Done()
+		time.Sleep(50 * time.Millisecond)
+		ended = true
+		return nil, Refuse("the daemon is stopping")
+	}}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done, answered := make(chan error, 1), make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	go func() { answered <- NewClient(path).Ask(t.Context(), "slow", nil, new(echoed)) }()
+	<-began
+	cancel()
+	if err := <-done; err != nil || !ended {
+		t.Errorf("served: %v; the verb ended: %v", err, ended)
+	}
+	if err := <-answered; err == nil || err.Error() != "the daemon is stopping" {
+		t.Errorf("answered: %v", err)
+	}
+}
+
+// status --watch and rotate --wait ask again and again.
+func TestClientsLeaveNoConnections(t *testing.T) {
+	var open sync.Map
+	path := filepath.Join(t.TempDir(), "s.sock")
+	s, err := ListenSocket(path, Control{"look": {Do: echo}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.http.ConnState = func(c net.Conn, state http.ConnState) {
+		if open.Store(c, true); state == http.StateClosed {
+			open.Delete(c)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	for range 20 {
+		if err := NewClient(path).Ask(t.Context(), "look", nil, new(echoed)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		n := 0
+		open.Range(func(any, any) bool { n++; return true })
+		if n == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("%d connections are left", n)
+			break
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 
