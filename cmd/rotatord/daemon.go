@@ -210,8 +210,14 @@ func (d *daemon) Run(ctx context.Context) error {
 	// A name of its own: the function above keeps the context that it was given.
 	g, running := errgroup.WithContext(ctx)
 	d.group, d.running = g, running
-	close(d.started)
 	d.start(running, d.inForce(), nil)
+	close(d.started)
+	g.Go(func() error {
+		<-running.Done()
+		d.reloading.Lock() // a reload adds to the group: it ends first, and no other begins
+		defer d.reloading.Unlock()
+		return nil
+	})
 	g.Go(func() error {
 		d.watchFiles(running)
 		return nil
@@ -286,7 +292,15 @@ func (d *daemon) awaitStart(ctx context.Context, replayed <-chan struct{}) bool 
 		return false
 	case <-replayed:
 	}
-	return d.inForce().awaitScans(ctx)
+	for {
+		g := d.inForce()
+		if !g.awaitScans(ctx) {
+			return false
+		}
+		if g == d.inForce() {
+			return true
+		}
+	}
 }
 
 // persist repeats f until it succeeds or ctx ends, and says why when that changes.

@@ -28,19 +28,27 @@ const (
 // reload reads the configuration and all policies again, builds everything that is new, and
 // swaps once. With any mistake in it, everything stays as it is and the result says why.
 func (d *daemon) reload(ctx context.Context, cause string) admin.Reload {
+	result := admin.Reload{At: time.Now().UTC(), Cause: cause}
 	select {
 	case <-d.started:
 	case <-ctx.Done():
+		result.Problems = []admin.Problem{{Message: "the daemon does not run yet"}}
+		return result
 	}
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	result := admin.Reload{At: time.Now().UTC(), Cause: cause}
+	result.At = time.Now().UTC()
+	if d.running.Err() != nil {
+		result.Problems = []admin.Problem{{Message: "the daemon is stopping"}}
+		return result
+	}
 	if d.configFile == "" {
 		result.Problems = []admin.Problem{{Message: "this daemon was not started from a configuration file"}}
 		return result
 	}
 	d.files.Store(new(d.filesNow())) // as they are before they are read
-	if err := d.replace(ctx, &result); err != nil {
+	// Whoever asked may go away meanwhile: the reload is the daemon's.
+	if err := d.replace(d.running, &result); err != nil {
 		result.Problems = problemsOf(err)
 		d.log.Error("reload refused; the configuration in force stays", "cause", cause, "err", err)
 	} else {
@@ -70,7 +78,7 @@ func (d *daemon) replace(ctx context.Context, result *admin.Reload) error {
 	if err := d.bus.SetSubjects(ctx, next.subjects()); err != nil {
 		return err
 	}
-	d.start(d.running, next, before)
+	d.start(ctx, next, before)
 	scanning, cancel := context.WithTimeout(ctx, scanWait)
 	defer cancel()
 	next.awaitScans(scanning)
