@@ -304,6 +304,24 @@ func TestRotateForces(t *testing.T) {
 	r.says(64, []string{"status", "/" + host}, "neither POLICY nor POLICY/CERTIFICATE")
 }
 
+// A trigger of a server whose clock is ahead is no answer to what is asked for later.
+func TestWaitingByOneClock(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	b := r.issue("shop", host)
+	d := r.start()
+	r.recorded(b)
+	d.enqueue(rotation.ID{Policy: "shop", Certificate: host}, rotation.TriggerNATS, wish{asked: time.Now().Add(time.Hour)}, nil)
+	var answered time.Time
+	eventually(t, "the answer", func() bool {
+		answered = asked[admin.Status](r, 0, "status").Assignments[0].Answered
+		return !answered.IsZero()
+	})
+	if answered.After(time.Now()) {
+		t.Errorf("answered what is asked for until %s", answered)
+	}
+}
+
 func TestRotateFailureIsTold(t *testing.T) {
 	r := newRig(t, host)
 	r.policy("shop", "unknown.example.com", "")

@@ -78,10 +78,10 @@ type Request struct {
 }
 
 func (q Request) newest() time.Time {
-	if q.Newest.After(q.Asked) {
-		return q.Newest
+	if q.Newest.IsZero() {
+		return q.Asked
 	}
-	return q.Asked
+	return q.Newest
 }
 
 // Process looks at an assignment and does what is to be done now. An error means that
