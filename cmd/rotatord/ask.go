@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -129,6 +130,9 @@ func first(args []string) string {
 // errPlanChanges ends a plan with changes in it: exit code 2.
 var errPlanChanges = errors.New("")
 
+// errNotPlanned ends a plan that has gaps; where, and why, was printed.
+var errNotPlanned = errors.New("not everything could be planned")
+
 func newPlanCommand(g *globals) *cobra.Command {
 	a := &asker{globals: g}
 	var offline bool
@@ -155,7 +159,10 @@ func newPlanCommand(g *globals) *cobra.Command {
 			if err := a.print(cmd, p, func() error { return printPlan(cmd.OutOrStdout(), p, time.Now()) }); err != nil {
 				return err
 			}
-			if p.Changes.Assignments > 0 {
+			switch {
+			case slices.ContainsFunc(p.Assignments, func(x admin.PlannedAssignment) bool { return x.Error != "" }):
+				return errNotPlanned
+			case p.Changes.Assignments > 0:
 				return errPlanChanges
 			}
 			return nil

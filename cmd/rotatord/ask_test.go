@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -179,6 +181,26 @@ func contents(t *testing.T, root string) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+// A plan with gaps is not "no changes".
+func TestPlanWithGapsFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	socket, err := admin.ListenSocket(path, admin.Control{"plan": {Do: func(context.Context, admin.Actor, []byte) (any, error) {
+		return admin.Plan{Assignments: []admin.PlannedAssignment{{Policy: "shop", Certificate: host, State: "unknown", Error: "the plan does not end"}}}, nil
+	}}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- socket.Serve(ctx) }()
+	r := &rig{t: t, dir: t.TempDir()}
+	r.says(1, []string{"plan", "--socket", path}, "cannot be planned: the plan does not end", "not everything could be planned")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestPlanShowsHowFarItReaches(t *testing.T) {
