@@ -82,7 +82,7 @@ func (d *daemon) quotasAfter(r *radius) []admin.Quota {
 	var quotas []admin.Quota
 	d.quotas.Range(func(key, value any) bool {
 		at, q := key.(holder), value.(quota)
-		quotas = append(quotas, admin.Quota{Cloud: at.cloud, Service: at.service, Used: q.used, After: q.used + r.stages[at] - r.retires[at], Limit: q.limit})
+		quotas = append(quotas, admin.Quota{Cloud: at.cloud, Service: at.service, Used: q.used, After: max(0, q.used+r.stages[at]-r.retires[at]), Limit: q.limit})
 		return true
 	})
 	slices.SortFunc(quotas, func(a, b admin.Quota) int {
