@@ -18,6 +18,7 @@ const (
 	// serviceWorkers is how many requests are answered at once.
 	serviceWorkers = 16
 	statusOK       = 200
+	tooLarge       = 413
 )
 
 // Serve offers the verbs as a micro service until ctx ends: each at
@@ -61,6 +62,9 @@ func (b *Bus) Serve(ctx context.Context, version string, verbs map[string]Verb) 
 
 func (b *Bus) answer(ctx context.Context, name string, r micro.Request, verb Verb) {
 	status, body := verb(ctx, r.Data())
+	if most := b.conn.MaxPayload(); int64(len(body)) > most {
+		status, body = tooLarge, fmt.Appendf(nil, `{"error":"the answer has %d bytes, and the NATS server takes %d; ask for one policy or certificate"}`, len(body), most)
+	}
 	var err error
 	if status == statusOK {
 		err = r.Respond(body)
