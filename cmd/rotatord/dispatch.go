@@ -97,8 +97,8 @@ func (d *daemon) assignments(policy string) []rotation.ID {
 		known[name] = true
 		ids = append(ids, rotation.ID{Policy: policy, Certificate: name})
 	}
-	for _, id := range d.records.ids() {
-		if id.Policy == policy && !known[id.Certificate] {
+	for _, id := range d.records.idsOf(policy) {
+		if !known[id.Certificate] {
 			ids = append(ids, id)
 		}
 	}

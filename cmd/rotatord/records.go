@@ -271,12 +271,15 @@ func (r *records) changedSince(since time.Time) (changed map[rotation.ID]bool, a
 }
 
 // ids are all assignments with a record, sorted.
-func (r *records) ids() []rotation.ID {
+func (r *records) ids() []rotation.ID { return r.idsOf("") }
+
+// idsOf are those of one policy, or, for an empty name, of all.
+func (r *records) idsOf(policy string) []rotation.ID {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var ids []rotation.ID
 	for at := range r.byPlace {
-		if at == r.placed(at.ID) {
+		if (policy == "" || at.Policy == policy) && at == r.placed(at.ID) {
 			ids = append(ids, at.ID)
 		}
 	}
