@@ -149,6 +149,13 @@ func TestPlanWithoutADaemon(t *testing.T) {
 	})
 	endWell(t, p)
 	before := contents(t, filepath.Join(r.dir, "state"))
+	copied := t.TempDir()
+	if err := copyStore(filepath.Join(r.dir, "state", "nats"), copied); err != nil {
+		t.Fatal(err)
+	}
+	if files := contents(t, copied); !strings.Contains(files, "KV_rotatord_journal") || strings.Contains(files, "ROTATORD_EVENTS") {
+		t.Errorf("copied for a plan:\n%s", files)
+	}
 	// The grace of what is superseded is in the journal only.
 	out := r.says(0, []string{"plan"}, "No changes.")
 	if strings.Contains(out, "journal cannot be read") {
