@@ -206,6 +206,8 @@ type fileState struct {
 	size     int64
 	modified time.Time
 	inode    uint64
+	// changed is when the inode was: a file that could not be read may be readable now.
+	changed time.Time
 }
 
 // filesNow are the configuration and the policy files as they are.
@@ -213,7 +215,8 @@ func (d *daemon) filesNow() map[string]fileState {
 	files := map[string]fileState{}
 	note := func(path string) {
 		if info, err := os.Stat(path); err == nil {
-			files[path] = fileState{info.Size(), info.ModTime(), inodeOf(info)}
+			inode, changed := inodeOf(info)
+			files[path] = fileState{info.Size(), info.ModTime(), inode, changed}
 		}
 	}
 	note(d.configFile)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -375,5 +376,20 @@ func TestDismissedDirectoryIsNotAwaited(t *testing.T) {
 		}
 	case <-time.After(patience):
 		t.Error("the daemon waits for what it does not watch any more")
+	}
+}
+
+// A file that is made readable is as good as one that is changed.
+func TestFilesThatBecomeReadable(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	d := r.start()
+	before := d.filesNow()
+	path := filepath.Join(r.dir, "policies", "shop.yaml")
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if now := d.filesNow(); maps.Equal(before, now) {
+		t.Error("chmod is not noticed")
 	}
 }
