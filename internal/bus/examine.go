@@ -27,7 +27,7 @@ type Finding struct {
 // Examine asks an external server whether rotatord could work with it. It makes nothing
 // there, and sends nothing that anybody else would hear.
 func Examine(ctx context.Context, cfg Config) []Finding {
-	e := &examination{Bus: &Bus{names: names{cfg.Prefix}, cfg: cfg, log: cfg.Logger}}
+	e := &examination{Bus: &Bus{names: names{cfg.Prefix}, cfg: cfg, log: cfg.Logger, subjects: cfg.Subjects}}
 	if err := e.connect(ctx); err != nil {
 		return append(e.found, Finding{Field: "url", Message: fmt.Sprintf("NATS (%s) cannot be used: %v", e.servers, err)})
 	}
