@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // serveControl serves a control on a socket and returns its path.
@@ -197,6 +199,9 @@ func TestListenSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v, mode %v", err, info.Mode())
 	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm()&0o057 != 0o050 {
+		t.Errorf("the directory: %v, mode %v", err, info.Mode())
+	}
 	if _, err := ListenSocket(path, nil, log); err == nil || !strings.Contains(err.Error(), "another process answers") {
 		t.Errorf("a second one: %v", err)
 	}
@@ -215,6 +220,36 @@ func TestListenSocket(t *testing.T) {
 	}
 	if data, _ := os.ReadFile(path); string(data) != "precious" {
 		t.Error("the file is gone")
+	}
+}
+
+// A process that stands still is one that lives: its socket stays.
+func TestSocketOfAProcessThatStandsStill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	var waiting []net.Conn // until nobody else gets in
+	for range 10 {
+		c, err := net.DialTimeout("unix", path, 200*time.Millisecond)
+		if err != nil {
+			break
+		}
+		waiting = append(waiting, c)
+	}
+	if _, err := ListenSocket(path, nil, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the socket is gone: %v", err)
+	}
+	for _, c := range waiting {
+		_ = c.Close()
 	}
 }
 
