@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,7 @@ func (a *asker) ask(ctx context.Context, verb string, fields map[string]string, 
 	if err != nil {
 		return err
 	}
-	return c.Ask(ctx, verb, fields, into)
+	return a.fit(into, c.Ask(ctx, verb, fields, into))
 }
 
 // tell has something done over the socket.
@@ -58,7 +59,15 @@ func (a *asker) tell(ctx context.Context, verb string, request, into any) error 
 	if err != nil {
 		return err
 	}
-	return c.Tell(ctx, verb, request, into)
+	return a.fit(into, c.Tell(ctx, verb, request, into))
+}
+
+// fit makes an answer fit for a terminal, unless it is to be JSON.
+func (a *asker) fit(answer any, err error) error {
+	if err == nil && a.output != "json" {
+		harmless(answer)
+	}
+	return err
 }
 
 // print shows an answer as JSON or as text.
@@ -94,12 +103,19 @@ func atMostOne(cmd *cobra.Command, args []string) error {
 	if len(args) > 1 {
 		return usageError{fmt.Errorf("%s takes one POLICY or POLICY/CERTIFICATE, and got %q", cmd.CommandPath(), args)}
 	}
-	return nil
+	return wellFormed(first(args))
 }
 
 func exactlyOne(cmd *cobra.Command, args []string) error {
 	if len(args) != 1 {
 		return usageError{fmt.Errorf("%s takes one POLICY or POLICY/CERTIFICATE, and got %d arguments", cmd.CommandPath(), len(args))}
+	}
+	return wellFormed(args[0])
+}
+
+func wellFormed(of string) error {
+	if _, err := parseSelection(of); err != nil {
+		return usageError{err}
 	}
 	return nil
 }
@@ -114,6 +130,9 @@ func first(args []string) string {
 // errPlanChanges ends a plan with changes in it: exit code 2.
 var errPlanChanges = errors.New("")
 
+// errNotPlanned ends a plan that has gaps; where, and why, was printed.
+var errNotPlanned = errors.New("not everything could be planned")
+
 func newPlanCommand(g *globals) *cobra.Command {
 	a := &asker{globals: g}
 	var offline bool
@@ -125,10 +144,14 @@ func newPlanCommand(g *globals) *cobra.Command {
 			var p admin.Plan
 			err := a.onlineOr(cmd.Context(), offline, func(ctx context.Context) error {
 				return a.ask(ctx, "plan", map[string]string{"of": first(args)}, &p)
-			}, func(ctx context.Context, d *daemon, notes []string) (err error) {
-				p, err = d.plan(ctx, parseSelection(first(args)))
+			}, func(ctx context.Context, d *daemon, notes []string) error {
+				only, err := parseSelection(first(args))
+				if err != nil {
+					return err
+				}
+				p, err = d.plan(ctx, only)
 				p.Notes = append(p.Notes, notes...)
-				return err
+				return a.fit(&p, err)
 			})
 			if err != nil {
 				return err
@@ -136,7 +159,10 @@ func newPlanCommand(g *globals) *cobra.Command {
 			if err := a.print(cmd, p, func() error { return printPlan(cmd.OutOrStdout(), p, time.Now()) }); err != nil {
 				return err
 			}
-			if p.Changes.Assignments > 0 {
+			switch {
+			case slices.ContainsFunc(p.Assignments, func(x admin.PlannedAssignment) bool { return x.Error != "" }):
+				return errNotPlanned
+			case p.Changes.Assignments > 0:
 				return errPlanChanges
 			}
 			return nil
@@ -157,13 +183,17 @@ func newExplainCommand(g *globals) *cobra.Command {
 			err := a.onlineOr(cmd.Context(), offline, func(ctx context.Context) error {
 				return a.ask(ctx, "explain", map[string]string{"of": args[0]}, &e)
 			}, func(ctx context.Context, d *daemon, notes []string) error {
-				id, err := d.one(parseSelection(args[0]))
+				only, err := parseSelection(args[0])
+				if err != nil {
+					return err
+				}
+				id, err := d.one(only)
 				if err != nil {
 					return err
 				}
 				e, err = d.explain(ctx, id)
 				e.Notes = append(e.Notes, notes...)
-				return err
+				return a.fit(&e, err)
 			})
 			if err != nil {
 				return err

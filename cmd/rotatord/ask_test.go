@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -147,6 +149,13 @@ func TestPlanWithoutADaemon(t *testing.T) {
 	})
 	endWell(t, p)
 	before := contents(t, filepath.Join(r.dir, "state"))
+	copied := t.TempDir()
+	if err := copyStore(filepath.Join(r.dir, "state", "nats"), copied); err != nil {
+		t.Fatal(err)
+	}
+	if files := contents(t, copied); !strings.Contains(files, "KV_rotatord_journal") || strings.Contains(files, "ROTATORD_EVENTS") {
+		t.Errorf("copied for a plan:\n%s", files)
+	}
 	// The grace of what is superseded is in the journal only.
 	out := r.says(0, []string{"plan"}, "No changes.")
 	if strings.Contains(out, "journal cannot be read") {
@@ -179,6 +188,26 @@ func contents(t *testing.T, root string) string {
 		t.Fatal(err)
 	}
 	return b.String()
+}
+
+// A plan with gaps is not "no changes".
+func TestPlanWithGapsFails(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	socket, err := admin.ListenSocket(path, admin.Control{"plan": {Do: func(context.Context, admin.Actor, []byte) (any, error) {
+		return admin.Plan{Assignments: []admin.PlannedAssignment{{Policy: "shop", Certificate: host, State: "unknown", Error: "the plan does not end"}}}, nil
+	}}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- socket.Serve(ctx) }()
+	r := &rig{t: t, dir: t.TempDir()}
+	r.says(1, []string{"plan", "--socket", path}, "cannot be planned: the plan does not end", "not everything could be planned")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 func TestPlanShowsHowFarItReaches(t *testing.T) {
@@ -240,6 +269,28 @@ func TestPauseAndResume(t *testing.T) {
 	}
 }
 
+// What others wrote does nothing to a terminal, and stands on its own line only.
+func TestNothingReachesTheTerminal(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	b := r.issue("shop", host)
+	r.start()
+	r.recorded(b)
+	evil := "\x1b]0;owned\x07 \u009b2J\u202e\nshop/" + host + " is converged"
+	r.says(0, []string{"pause", "shop", "--reason", evil})
+	r.issue("shop", host)
+	eventually(t, "the pause", func() bool { return asked[admin.Status](r, 0, "status").Assignments[0].State == "paused" })
+	for _, command := range [][]string{{"status"}, {"plan"}, {"explain", "shop"}, {"history"}, {"rotate", "shop"}, {"plan", "--offline"}} {
+		_, stdout, stderr := r.ask(command...)
+		if out := stdout + stderr; !strings.Contains(out, "owned") || strings.ContainsAny(out, "\x1b\x07\u009b\u202e") || command[0] != "rotate" && strings.Contains(out, "\nshop/"+host+" is converged") {
+			t.Errorf("rotatord %s: %q", strings.Join(command, " "), out)
+		}
+	}
+	if p := asked[admin.Status](r, 0, "status").Policies[0].Paused; p == nil || p.Reason != evil {
+		t.Errorf("as JSON: %+v", p)
+	}
+}
+
 // A pause outlives the daemon, and ends by itself.
 func TestPauseOutlivesTheDaemon(t *testing.T) {
 	r := newRig(t, host)
@@ -281,6 +332,26 @@ func TestRotateForces(t *testing.T) {
 	}
 	r.says(1, []string{"rotate", "pay/other"}, `has no certificate "other"`)
 	r.says(64, []string{"rotate"}, "takes one POLICY")
+	r.says(64, []string{"rotate", "pay/", "--force"}, "neither POLICY nor POLICY/CERTIFICATE") // not all of it
+	r.says(64, []string{"status", "/" + host}, "neither POLICY nor POLICY/CERTIFICATE")
+}
+
+// A trigger of a server whose clock is ahead is no answer to what is asked for later.
+func TestWaitingByOneClock(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	b := r.issue("shop", host)
+	d := r.start()
+	r.recorded(b)
+	d.enqueue(rotation.ID{Policy: "shop", Certificate: host}, rotation.TriggerNATS, wish{asked: time.Now().Add(time.Hour)}, nil)
+	var answered time.Time
+	eventually(t, "the answer", func() bool {
+		answered = asked[admin.Status](r, 0, "status").Assignments[0].Answered
+		return !answered.IsZero()
+	})
+	if answered.After(time.Now()) {
+		t.Errorf("answered what is asked for until %s", answered)
+	}
 }
 
 func TestRotateFailureIsTold(t *testing.T) {

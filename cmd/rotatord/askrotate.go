@@ -86,7 +86,7 @@ func (a *asker) printChanges(w io.Writer, s admin.Status, seen map[string]string
 			}
 			continue
 		}
-		fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(time.Now()), x.Policy, printable(x.Certificate), line)
+		fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(time.Now()), x.Policy, x.Certificate, line)
 	}
 	return nil
 }
@@ -132,7 +132,10 @@ func newRotateCommand(g *globals) *cobra.Command {
 			"--confirm releases the brake. With --wait the command shows what happens and ends when every certificate is\n"+
 			"served as wanted (exit code 0), or cannot be (1).",
 		exactlyOne, func(cmd *cobra.Command, args []string) error {
-			s := parseSelection(args[0])
+			s, err := parseSelection(args[0])
+			if err != nil {
+				return err
+			}
 			w.Policy, w.Certificate = s.policy, s.certificate
 			if wait {
 				cmd.SetOut(&oneAtATime{w: cmd.OutOrStdout()})

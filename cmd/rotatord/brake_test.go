@@ -16,7 +16,7 @@ func fleet(n int) (*records, func(i int) rotation.ID) {
 	id := func(i int) rotation.ID { return rotation.ID{Policy: "p", Certificate: fmt.Sprint(i)} }
 	r := newRecords(func(rotation.ID, rotation.Record) {}, func() {})
 	for i := range n {
-		r.put(id(i), mirrored{revision: 1})
+		r.put(placedID{ID: id(i)}, mirrored{revision: 1})
 	}
 	return r, id
 }
@@ -29,7 +29,7 @@ func TestBrakeCountsAssignments(t *testing.T) {
 			if why := b.ask(id(i)); why != "" {
 				t.Fatalf("the change of %d: %s", i, why)
 			}
-			all.put(id(i), mirrored{record: rotation.Record{ReplacedAt: time.Now()}, revision: 2})
+			all.put(placedID{ID: id(i)}, mirrored{record: rotation.Record{ReplacedAt: time.Now()}, revision: 2})
 			time.Sleep(time.Second)
 		}
 		if why := b.ask(id(20)); !strings.Contains(why, "20 of 100") || !strings.Contains(why, "confirm") {
@@ -54,7 +54,7 @@ func TestBrakeLeavesTheFewAlone(t *testing.T) {
 				if why := b.ask(id(i)); why != "" {
 					t.Fatal(why)
 				}
-				all.put(id(i), mirrored{record: rotation.Record{ReplacedAt: time.Now()}, revision: 2})
+				all.put(placedID{ID: id(i)}, mirrored{record: rotation.Record{ReplacedAt: time.Now()}, revision: 2})
 			}
 			time.Sleep(time.Minute)
 		}

@@ -78,8 +78,11 @@ type about struct {
 
 func aboutOf(request []byte) (about, selection, error) {
 	var a about
-	err := admin.Decode(request, &a)
-	return a, parseSelection(a.Of), err
+	if err := admin.Decode(request, &a); err != nil {
+		return a, selection{}, err
+	}
+	only, err := parseSelection(a.Of)
+	return a, only, err
 }
 
 func (d *daemon) askStatus(_ context.Context, _ admin.Actor, request []byte) (any, error) {
@@ -165,6 +168,9 @@ const (
 
 // history reads what happened, newest first.
 func (d *daemon) history(ctx context.Context, only selection, limit int) (admin.History, error) {
+	if err := d.bus.Ready(); err != nil {
+		return admin.History{}, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, historyWait)
 	defer cancel()
 	subject := only.policy + "/" + only.certificate
@@ -212,7 +218,9 @@ func (d *daemon) askRotate(ctx context.Context, by admin.Actor, request []byte) 
 	if len(ids) == 0 {
 		return nil, unknown("policy %s has no certificate yet; there is nothing to rotate", w.Policy)
 	}
-	if watchesOnly := d.inForce().parts[w.Policy].assembly.WatchesOnly(); watchesOnly {
+	if a := d.assembly(w.Policy); a == nil {
+		return nil, unknown("policy %s is not in force any more", w.Policy)
+	} else if a.WatchesOnly() {
 		return nil, admin.Refuse("policy %s only watches: it has no targets", w.Policy)
 	}
 	d.log.Info("rotation asked for", "policy", w.Policy, "certificate", w.Certificate, "by", by, "force", w.Force, "confirm", w.Confirm, "reason", w.Reason, "assignments", len(ids))
@@ -268,14 +276,22 @@ func (d *daemon) askResume(ctx context.Context, by admin.Actor, request []byte) 
 	return d.setHold(ctx, w.Policy, by, nil)
 }
 
+// holdWait bounds the writing of a hold: an operator in a hurry is to know whether it holds.
+const holdWait = 15 * time.Second
+
 func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hold *rotation.Hold) (any, error) {
 	if policy == "" {
 		return nil, admin.Refuse("say which policy")
 	}
-	if d.inForce().parts[policy] == nil {
-		_, err := d.selected(selection{policy: policy})
-		return nil, err
+	g := d.inForce()
+	if g.parts[policy] == nil {
+		return nil, g.unknownPolicy(policy)
 	}
+	if err := d.bus.Ready(); err != nil {
+		return nil, fmt.Errorf("nothing was changed: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdWait)
+	defer cancel()
 	if err := d.records.setHold(ctx, policy, hold); err != nil {
 		return nil, err
 	}
@@ -284,7 +300,7 @@ func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hol
 	if err := (events{d}).Publish(ctx, event); err != nil {
 		d.log.Warn("event could not be published", "event", event.Kind, "policy", policy, "err", err)
 	}
-	return d.policyView(policy, time.Now()), nil
+	return d.policyView(g.parts[policy], time.Now()), nil
 }
 
 // holdChanged looks at a policy's assignments when it is held or released; and again when a

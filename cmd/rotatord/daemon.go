@@ -137,7 +137,7 @@ func (d *daemon) wire(set *policy.Set) error {
 	}
 	d.generation.Store(first)
 	d.records = newRecords(func(id rotation.ID, r rotation.Record) { d.recordChanged(id, r) }, d.metrics.JournalFailed)
-	d.records.holdChanged, d.records.node = d.holdChanged, d.recordsOf
+	d.records.holdChanged, d.records.node, d.records.here = d.holdChanged, d.recordsOf, set.Config.Node
 	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
@@ -236,8 +236,14 @@ func (d *daemon) Run(ctx context.Context) error {
 	// A name of its own: the function above keeps the context that it was given.
 	g, running := errgroup.WithContext(ctx)
 	d.group, d.running = g, running
-	close(d.started)
 	d.start(running, d.inForce(), nil)
+	close(d.started)
+	g.Go(func() error {
+		<-running.Done()
+		d.reloading.Lock() // a reload adds to the group: it ends first, and no other begins
+		defer d.reloading.Unlock()
+		return nil
+	})
 	g.Go(func() error {
 		d.watchFiles(running)
 		return nil
@@ -314,7 +320,15 @@ func (d *daemon) awaitStart(ctx context.Context, replayed <-chan struct{}) bool 
 		return false
 	case <-replayed:
 	}
-	return d.inForce().awaitScans(ctx)
+	for {
+		g := d.inForce()
+		if !g.awaitScans(ctx) {
+			return false
+		}
+		if g == d.inForce() {
+			return true
+		}
+	}
 }
 
 // persist repeats f until it succeeds or ctx ends, and says why when that changes.
@@ -340,7 +354,8 @@ func (d *daemon) persist(ctx context.Context, what string, f func(context.Contex
 // recordsOf says whose the records of a policy are. With the embedded server there is one
 // node only, which may be given another name and keeps its records.
 func (d *daemon) recordsOf(policy string) string {
-	if p, ok := d.inForce().parts[policy]; ok && p.place != bus.Any && d.inForce().set.Config.NATS.URL != "" {
+	g := d.inForce()
+	if p, ok := g.parts[policy]; ok && p.place != bus.Any && g.set.Config.NATS.URL != "" {
 		return p.place
 	}
 	return ""

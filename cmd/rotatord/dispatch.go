@@ -49,8 +49,13 @@ func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted fu
 // workFor is the request for a look. Every reason to look ends here.
 func (d *daemon) workFor(id rotation.ID, t rotation.Trigger, w wish) bus.Work {
 	d.metrics.Triggered(string(t))
+	// What somebody waits for is by this host's clock; a message's time is by the server's.
+	newest := time.Now()
 	if w.asked.IsZero() {
-		w.asked = time.Now()
+		w.asked = newest
+	}
+	if w.asked.Before(newest) {
+		newest = w.asked
 	}
 	inForce := d.inForce()
 	place := inForce.set.Config.Node
@@ -59,7 +64,7 @@ func (d *daemon) workFor(id rotation.ID, t rotation.Trigger, w wish) bus.Work {
 	}
 	return bus.Work{
 		ID: bus.ID(id), Place: place, Trigger: string(t), Urgency: t.Urgency(), Force: w.force, Confirm: w.confirm,
-		Asked: w.asked, Newest: w.asked, By: w.by, Reason: w.reason,
+		Asked: w.asked, Newest: newest, By: w.by, Reason: w.reason,
 	}
 }
 
@@ -92,9 +97,9 @@ func (d *daemon) assignments(policy string) []rotation.ID {
 		known[name] = true
 		ids = append(ids, rotation.ID{Policy: policy, Certificate: name})
 	}
-	for _, name := range d.records.certificates(policy) {
-		if !known[name] {
-			ids = append(ids, rotation.ID{Policy: policy, Certificate: name})
+	for _, id := range d.records.idsOf(policy) {
+		if !known[id.Certificate] {
+			ids = append(ids, id)
 		}
 	}
 	return ids

@@ -190,12 +190,32 @@ func (e *example) renew(d *daemon) {
 	}
 }
 
+// plans expects a plan that changes neither the cloud nor a file.
+func (e *example) plans() {
+	e.t.Helper()
+	calls, files := len(e.sim.Ledger()), contents(e.t, e.dir)
+	if e.proves {
+		e.says(0, []string{"plan"}, "verify", "No changes.")
+	} else {
+		e.says(2, []string{"plan"}, "stage", "activate", "verify", "Changes: 1 certificate, ")
+	}
+	for _, call := range e.sim.Ledger()[calls:] {
+		if call.Effect {
+			e.t.Errorf("planning made the call %s", call.Operation)
+		}
+	}
+	if now := contents(e.t, e.dir); now != files {
+		e.t.Errorf("planning changed files:\n%s\n%s", files, now)
+	}
+}
+
 // run rotates the example, and again.
 func (e *example) run() {
 	e.t.Helper()
 	if e.names != nil {
 		e.renew(nil)
 	}
+	e.plans()
 	d := e.start()
 	first := e.convergedAnew(e.name)
 	e.renew(d)
@@ -211,6 +231,7 @@ func (e *example) run() {
 		return
 	}
 	second := e.convergedAnew(e.name, first)
+	eventually(e.t, "a plan without changes", func() bool { code, _, _ := e.ask("plan"); return code == 0 })
 	if e.names != nil {
 		if want := certificateIn(e.t, filepath.Join(e.dir, e.name, "fullchain.pem")).Short(); second != want {
 			e.t.Errorf("converged on %s, on disk is %s", second, want)

@@ -72,7 +72,7 @@ func (d *daemon) start(ctx context.Context, g, before *generation) {
 			continue
 		}
 		running, stop := context.WithCancel(ctx)
-		p.stop = stop
+		p.stop, p.ended = stop, running.Done()
 		d.group.Go(func() error {
 			defer stop()
 			return orStopped(running, p.watcher.Run(running))
@@ -89,8 +89,8 @@ func (g *generation) dismiss(now *generation) {
 	}
 }
 
-// awaitScans returns when every directory has been looked at once: before that, nothing can
-// be told from nothing. It reports false if ctx ended first.
+// awaitScans returns when every directory has been looked at once, or was dismissed: before
+// that, nothing can be told from nothing. It reports false if ctx ended first.
 func (g *generation) awaitScans(ctx context.Context) bool {
 	for _, p := range g.parts {
 		if p.watcher == nil {
@@ -100,9 +100,10 @@ func (g *generation) awaitScans(ctx context.Context) bool {
 		case <-ctx.Done():
 			return false
 		case <-p.watcher.Ready():
+		case <-p.ended:
 		}
 	}
-	return true
+	return ctx.Err() == nil
 }
 
 // subjects are the trigger subjects of all policies besides their own.

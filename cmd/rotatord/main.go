@@ -54,7 +54,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return child.code
 	}
 	if !errors.Is(err, errPlanChanges) {
-		fmt.Fprintln(stderr, "rotatord: "+err.Error())
+		fmt.Fprintln(stderr, "rotatord: "+printableLines(err.Error()))
 	}
 	return exitCode(err)
 }

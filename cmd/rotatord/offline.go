@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -40,6 +41,7 @@ func withOffline(ctx context.Context, g *globals, look func(context.Context, *da
 	}
 	d.generation.Store(inForce)
 	d.records = newRecords(func(rotation.ID, rotation.Record) {}, func() {})
+	d.records.node, d.records.here = d.recordsOf, set.Config.Node
 	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: readRecords{d.records}, Prober: probe.Prober{}, Hold: d.records.hold, Logger: log,
@@ -111,8 +113,9 @@ func (d *daemon) readJournal(ctx context.Context, set *policy.Set) error {
 	return nil
 }
 
-// copyStore copies the embedded server's directory. A server writes to its store even where
-// it only reads, as another user perhaps, so that the original is left alone.
+// copyStore copies the buckets of the embedded server's directory; the history, which may be
+// large, is not looked at. A server writes to its store even where it only reads, as another
+// user perhaps, so that the original is left alone.
 func copyStore(from, to string) error {
 	info, err := os.Stat(from)
 	if err != nil {
@@ -121,7 +124,16 @@ func copyStore(from, to string) error {
 	if !info.IsDir() {
 		return fmt.Errorf("the journal's directory %s is no directory", from)
 	}
-	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+	buckets, err := fs.Glob(os.DirFS(from), "jetstream/*/streams/KV_*")
+	if err == nil && len(buckets) == 0 {
+		_, err = os.ReadDir(from) // there is none, or it may not be seen
+	}
+	for _, bucket := range buckets {
+		if err == nil {
+			err = os.CopyFS(filepath.Join(to, bucket), os.DirFS(filepath.Join(from, bucket)))
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("copy the journal: %w", err)
 	}
 	return nil

@@ -20,6 +20,8 @@ const plansAtOnce = 16
 
 // plan looks at what is asked for and shows what would be done now.
 func (d *daemon) plan(ctx context.Context, only selection) (admin.Plan, error) {
+	// A plan takes its time, and a reload does not wait for it.
+	reach, g := newRadius(), d.inForce()
 	ids, err := d.selected(only)
 	if err != nil {
 		return admin.Plan{}, err
@@ -29,7 +31,6 @@ func (d *daemon) plan(ctx context.Context, only selection) (admin.Plan, error) {
 		return admin.Plan{}, fmt.Errorf("plan: %w", ctx.Err())
 	}
 	plan := admin.Plan{Assignments: []admin.PlannedAssignment{}}
-	reach, g := newRadius(), d.inForce()
 	for i, out := range outlooks {
 		planned := admin.PlannedAssignment{Policy: ids[i].Policy, Certificate: ids[i].Certificate, Steps: []admin.Step{}}
 		if out.err != nil {
@@ -61,7 +62,8 @@ type outlookOf struct {
 // next, as it does for the daemon.
 func (d *daemon) outlooks(ctx context.Context, ids []rotation.ID) []outlookOf {
 	outlooks := make([]outlookOf, len(ids))
-	planner := d.engine.Planner(d.brake.rehearsal().ask)
+	// As it is mirrored here: with NATS away, plans are what an operator asks for.
+	planner := d.engine.Planner(readRecords{d.records}, d.brake.rehearsal().ask)
 	var g errgroup.Group
 	g.SetLimit(plansAtOnce)
 	for i, id := range ids {
@@ -80,7 +82,7 @@ func (d *daemon) quotasAfter(r *radius) []admin.Quota {
 	var quotas []admin.Quota
 	d.quotas.Range(func(key, value any) bool {
 		at, q := key.(holder), value.(quota)
-		quotas = append(quotas, admin.Quota{Cloud: at.cloud, Service: at.service, Used: q.used, After: q.used + r.stages[at] - r.retires[at], Limit: q.limit})
+		quotas = append(quotas, admin.Quota{Cloud: at.cloud, Service: at.service, Used: q.used, After: max(0, q.used+r.stages[at]-r.retires[at]), Limit: q.limit})
 		return true
 	})
 	slices.SortFunc(quotas, func(a, b admin.Quota) int {
@@ -95,12 +97,16 @@ type quota struct{ used, limit int }
 // explain tells an assignment's story: where it stands and why, what was done, what comes
 // next and when, and who keeps it from going on.
 func (d *daemon) explain(ctx context.Context, id rotation.ID) (admin.Explanation, error) {
+	part := d.inForce().parts[id.Policy]
+	if part == nil {
+		return admin.Explanation{}, unknown("policy %s is not in force any more", id.Policy)
+	}
 	out := d.outlooks(ctx, []rotation.ID{id})[0]
 	if out.err != nil {
 		return admin.Explanation{}, out.err
 	}
 	now := time.Now()
-	e := admin.Explanation{Assignment: d.assignmentOf(id, out.Record, now), Policy: d.policyView(id.Policy, now), Steps: stepViews(out.Steps)}
+	e := admin.Explanation{Assignment: d.assignmentOf(id, out.Record, now), Policy: d.policyView(part, now), Steps: stepViews(out.Steps)}
 	e.Assignment.State, e.Assignment.Reason = string(out.State), out.Reason
 	e.Next, e.Blocked = next(&out.Outlook, now), blockedBy(&out.Outlook)
 	if d.bus != nil {

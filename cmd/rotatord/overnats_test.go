@@ -15,6 +15,11 @@ import (
 // startNATSServer is a server of its own, with JetStream.
 func startNATSServer(t *testing.T) (url string) {
 	t.Helper()
+	return runNATSServer(t).ClientURL()
+}
+
+func runNATSServer(t *testing.T) *server.Server {
+	t.Helper()
 	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: t.TempDir(), NoSigs: true, NoLog: true})
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +32,30 @@ func startNATSServer(t *testing.T) (url string) {
 		s.Shutdown()
 		s.WaitForShutdown()
 	})
-	return s.ClientURL()
+	return s
+}
+
+// With NATS away nobody waits for long: a plan is made, and a pause is known not to hold.
+func TestAskedWithNATSAway(t *testing.T) {
+	server := runNATSServer(t)
+	r := newRig(t, host)
+	r.configure("nats: {url: \"" + server.ClientURL() + "\"}\n")
+	r.policy("shop", host, "")
+	b := r.issue("shop", host)
+	d := r.start()
+	r.recorded(b)
+	server.Shutdown()
+	server.WaitForShutdown()
+	eventually(t, "NATS to be away", func() bool { return d.bus.Ready() != nil })
+	began := time.Now()
+	r.says(0, []string{"status"}, "not ready, nats", "converged")
+	r.says(0, []string{"plan"}, "1 certificate is converged, nothing to do")
+	r.says(0, []string{"explain", "shop"}, "is converged", "the history cannot be read")
+	r.says(1, []string{"pause", "shop"}, "nothing was changed", "is not connected")
+	r.says(1, []string{"history"}, "is not connected")
+	if took := time.Since(began); took > 10*time.Second {
+		t.Errorf("answered after %s", took)
+	}
 }
 
 // TestOverNATS asks and tells a daemon over the micro service.

@@ -1,11 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -25,21 +25,30 @@ type records struct {
 	// node is whose records those of a policy are, where each node has its own: it works with
 	// its own files, whoever has a policy of that name. Empty where all nodes share them.
 	node func(policy string) string
+	// here is this node.
+	here string
 
 	// holdChanged is called with every policy that is held or released, by the same goroutine.
 	holdChanged func(policy string)
 
 	mu      sync.RWMutex
 	journal *journal.Journal
-	// byPolicy are the records by policy and certificate.
-	byPolicy map[string]map[string]mirrored
-	holds    map[string]mirroredHold
+	// byPlace are the records of this node and those that all nodes share: which of the two
+	// are a policy's, a reload may change.
+	byPlace map[placedID]mirrored
+	holds   map[string]mirroredHold
 }
 
 // mirroredHold is the journal's word about a policy: held, or, with a nil hold, not any more.
 type mirroredHold struct {
 	hold     *rotation.Hold
 	revision journal.Revision
+}
+
+// placedID is an assignment and whether it is this node's own record of it.
+type placedID struct {
+	rotation.ID
+	own bool
 }
 
 // mirrored is a record with its revision: a watch may lag behind our own writes.
@@ -51,18 +60,24 @@ type mirrored struct {
 func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *records {
 	return &records{
 		changed: changed, failed: failed, holdChanged: func(string) {}, node: func(string) string { return "" },
-		byPolicy: map[string]map[string]mirrored{}, holds: map[string]mirroredHold{},
+		byPlace: map[placedID]mirrored{}, holds: map[string]mirroredHold{},
 	}
 }
 
 // key is where a record is kept.
-func (r *records) key(id rotation.ID) string {
+func (r *records) key(id rotation.ID) string { return keyAt(r.node(id.Policy), id) }
+
+// keyAt is where a node keeps a record, or, without a name, all of them do.
+func keyAt(node string, id rotation.ID) string {
 	key := bus.Token(id.Policy) + "." + bus.Token(id.Certificate)
-	if node := r.node(id.Policy); node != "" {
+	if node != "" {
 		key = bus.Token(node) + "." + key
 	}
 	return key
 }
+
+// placed is which record of an assignment counts.
+func (r *records) placed(id rotation.ID) placedID { return placedID{id, r.node(id.Policy) != ""} }
 
 // attach says which journal to use. Until then Load and Save fail. What was mirrored of
 // an earlier one is forgotten: a lost store begins its revisions anew.
@@ -70,7 +85,7 @@ func (r *records) attach(j *journal.Journal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.journal = j
-	clear(r.byPolicy)
+	clear(r.byPlace)
 	clear(r.holds)
 }
 
@@ -110,6 +125,7 @@ func (r *records) Save(ctx context.Context, id rotation.ID, record rotation.Reco
 	if err != nil {
 		return 0, fmt.Errorf("encode record: %w", err)
 	}
+	at := r.placed(id)
 	revision, err := j.Save(ctx, r.key(id), id.Policy, id.Certificate, body, journal.Revision(read))
 	if errors.Is(err, journal.ErrConflict) {
 		return 0, fmt.Errorf("%w: %w", rotation.ErrConflict, err)
@@ -118,7 +134,7 @@ func (r *records) Save(ctx context.Context, id rotation.ID, record rotation.Reco
 		r.failed()
 		return 0, err
 	}
-	r.put(id, mirrored{record, rotation.Revision(revision)})
+	r.put(at, mirrored{record, rotation.Revision(revision)})
 	return rotation.Revision(revision), nil
 }
 
@@ -135,12 +151,16 @@ func (r *records) watch(ctx context.Context, caughtUp func()) error {
 			return
 		}
 		id := rotation.ID{Policy: e.Policy, Certificate: e.Certificate}
-		if e.Policy == "" || key != r.key(id) {
+		own := r.here != "" && key == keyAt(r.here, id)
+		if e.Policy == "" || !own && key != keyAt("", id) {
 			return // removed, or not readable at all; or another node's
 		}
 		if record, ok := decode(e); ok {
-			r.put(id, mirrored{record, rotation.Revision(e.Revision)})
-			r.changed(id, record)
+			at := placedID{id, own}
+			r.put(at, mirrored{record, rotation.Revision(e.Revision)})
+			if at == r.placed(id) {
+				r.changed(id, record)
+			}
 		}
 	}, caughtUp)
 }
@@ -153,16 +173,11 @@ func decode(e journal.Entry) (rotation.Record, bool) {
 	return record, true
 }
 
-func (r *records) put(id rotation.ID, m mirrored) {
+func (r *records) put(at placedID, m mirrored) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	of := r.byPolicy[id.Policy]
-	if of == nil {
-		of = map[string]mirrored{}
-		r.byPolicy[id.Policy] = of
-	}
-	if m.revision >= of[id.Certificate].revision {
-		of[id.Certificate] = m
+	if m.revision >= r.byPlace[at].revision {
+		r.byPlace[at] = m
 	}
 }
 
@@ -234,7 +249,7 @@ func (r *records) putHold(policy string, m mirroredHold) bool {
 func (r *records) get(id rotation.ID) rotation.Record {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.byPolicy[id.Policy][id.Certificate].record
+	return r.byPlace[r.placed(id)].record
 }
 
 // changedSince are the assignments of which something that was served has been replaced
@@ -243,20 +258,33 @@ func (r *records) changedSince(since time.Time) (changed map[rotation.ID]bool, a
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	changed = map[rotation.ID]bool{}
-	for policy, of := range r.byPolicy {
-		all += len(of)
-		for certificate, m := range of {
-			if m.record.ReplacedAt.After(since) {
-				changed[rotation.ID{Policy: policy, Certificate: certificate}] = true
-			}
+	for at, m := range r.byPlace {
+		if at != r.placed(at.ID) {
+			continue
+		}
+		all++
+		if m.record.ReplacedAt.After(since) {
+			changed[at.ID] = true
 		}
 	}
 	return changed, all
 }
 
-// certificates are those of a policy that have a record, sorted.
-func (r *records) certificates(policy string) []string {
+// ids are all assignments with a record, sorted.
+func (r *records) ids() []rotation.ID { return r.idsOf("") }
+
+// idsOf are those of one policy, or, for an empty name, of all.
+func (r *records) idsOf(policy string) []rotation.ID {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.Sorted(maps.Keys(r.byPolicy[policy]))
+	var ids []rotation.ID
+	for at := range r.byPlace {
+		if (policy == "" || at.Policy == policy) && at == r.placed(at.ID) {
+			ids = append(ids, at.ID)
+		}
+	}
+	slices.SortFunc(ids, func(a, b rotation.ID) int {
+		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Certificate, b.Certificate))
+	})
+	return ids
 }

@@ -28,19 +28,27 @@ const (
 // reload reads the configuration and all policies again, builds everything that is new, and
 // swaps once. With any mistake in it, everything stays as it is and the result says why.
 func (d *daemon) reload(ctx context.Context, cause string) admin.Reload {
+	result := admin.Reload{At: time.Now().UTC(), Cause: cause}
 	select {
 	case <-d.started:
 	case <-ctx.Done():
+		result.Problems = []admin.Problem{{Message: "the daemon does not run yet"}}
+		return result
 	}
 	d.reloading.Lock()
 	defer d.reloading.Unlock()
-	result := admin.Reload{At: time.Now().UTC(), Cause: cause}
+	result.At = time.Now().UTC()
+	if d.running.Err() != nil {
+		result.Problems = []admin.Problem{{Message: "the daemon is stopping"}}
+		return result
+	}
 	if d.configFile == "" {
 		result.Problems = []admin.Problem{{Message: "this daemon was not started from a configuration file"}}
 		return result
 	}
 	d.files.Store(new(d.filesNow())) // as they are before they are read
-	if err := d.replace(ctx, &result); err != nil {
+	// Whoever asked may go away meanwhile: the reload is the daemon's.
+	if err := d.replace(d.running, &result); err != nil {
 		result.Problems = problemsOf(err)
 		d.log.Error("reload refused; the configuration in force stays", "cause", cause, "err", err)
 	} else {
@@ -70,7 +78,7 @@ func (d *daemon) replace(ctx context.Context, result *admin.Reload) error {
 	if err := d.bus.SetSubjects(ctx, next.subjects()); err != nil {
 		return err
 	}
-	d.start(d.running, next, before)
+	d.start(ctx, next, before)
 	scanning, cancel := context.WithTimeout(ctx, scanWait)
 	defer cancel()
 	next.awaitScans(scanning)
@@ -82,6 +90,7 @@ func (d *daemon) replace(ctx context.Context, result *admin.Reload) error {
 // swap puts a generation into force. A run of a policy that changed ends after the step in
 // flight, and begins anew with what is in force then.
 func (d *daemon) swap(before, next *generation) {
+	known := d.records.ids()
 	d.generation.Store(next)
 	before.dismiss(next)
 	d.metrics.Configure(targetKinds(next.set), slices.Collect(maps.Keys(next.set.Config.Clouds)))
@@ -90,12 +99,9 @@ func (d *daemon) swap(before, next *generation) {
 	if !d.bus.Prepared() {
 		d.group.Go(func() error { return orStopped(d.running, d.bus.Prepare(d.running)) })
 	}
-	for _, policy := range before.names() {
-		if next.parts[policy] != nil {
-			continue
-		}
-		for _, certificate := range d.records.certificates(policy) {
-			d.alarm.Set(policy+"/"+certificate, time.Time{})
+	for _, id := range known {
+		if next.parts[id.Policy] == nil {
+			d.alarm.Set(id.Policy+"/"+id.Certificate, time.Time{})
 		}
 	}
 	for name, p := range next.parts {
@@ -200,6 +206,8 @@ type fileState struct {
 	size     int64
 	modified time.Time
 	inode    uint64
+	// changed is when the inode was: a file that could not be read may be readable now.
+	changed time.Time
 }
 
 // filesNow are the configuration and the policy files as they are.
@@ -207,7 +215,8 @@ func (d *daemon) filesNow() map[string]fileState {
 	files := map[string]fileState{}
 	note := func(path string) {
 		if info, err := os.Stat(path); err == nil {
-			files[path] = fileState{info.Size(), info.ModTime(), inodeOf(info)}
+			inode, changed := inodeOf(info)
+			files[path] = fileState{info.Size(), info.ModTime(), inode, changed}
 		}
 	}
 	note(d.configFile)

@@ -3,17 +3,22 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rotatord/rotatord/internal/admin"
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/cloudsim"
+	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/watcher"
 )
 
 // twoHosts is a cloud for two policies, shop and blog.
@@ -257,5 +262,134 @@ func TestReloadTakenBack(t *testing.T) {
 	r.recorded(next)
 	if n := r.effects("CreateCertificate"); n != calls+1 {
 		t.Errorf("%d uploads, want 1", n-calls)
+	}
+}
+
+// A policy may be removed while it is planned: what was asked over NATS is answered by no
+// server that would catch a panic.
+func TestPolicyRemovedWhileItIsPlanned(t *testing.T) {
+	r := twoHosts(t)
+	r.policy("shop", "shop.example.com", "")
+	r.policy("blog", "blog.example.com", "")
+	blog := r.issue("blog", "blog.example.com")
+	d := r.start()
+	r.recorded(blog)
+	for _, verb := range []string{"plan", "explain"} {
+		id, err := r.sim.Faults().Add(cloudsim.Fault{Service: "waf", Name: cloudsim.FaultHold, Count: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		answered := make(chan error, 1)
+		go func() {
+			status, answer := d.serviceVerbs()[verb](t.Context(), []byte(`{"of":"blog"}`))
+			if status >= 500 {
+				answered <- fmt.Errorf("%s: %d %s", verb, status, answer)
+			}
+			close(answered)
+		}()
+		if _, err := r.sim.Faults().WaitHeld(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(r.dir, "policies", "blog.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(filepath.Join(r.dir, "policies", "blog.yaml")); err != nil {
+			t.Fatal(err)
+		}
+		r.says(0, []string{"reload"}, "removed: blog")
+		r.sim.Faults().Release(id)
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+		r.write("policies/blog.yaml", string(text))
+		r.says(0, []string{"reload"}, "added: blog")
+	}
+}
+
+// A daemon that stops is not reloaded any more, and a reload in flight ends before it does.
+func TestReloadOfADaemonThatStops(t *testing.T) {
+	r := twoHosts(t)
+	r.policy("shop", "shop.example.com", "")
+	set, err := policy.Load(filepath.Join(r.dir, "rotatord.yaml"), func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDaemon(set, r.log.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.configFile = filepath.Join(r.dir, "rotatord.yaml")
+	ended, end := context.WithCancel(context.Background())
+	end()
+	if result := d.reload(ended, "SIGHUP"); result.OK { // as it comes before Run
+		t.Errorf("%+v", result)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done, reloads := make(chan error, 1), make(chan struct{})
+	go func() { done <- d.Run(ctx) }()
+	go func() {
+		defer close(reloads)
+		for i := 0; ctx.Err() == nil; i++ {
+			r.policy("blog", "blog.example.com", fmt.Sprintf("drift: {every: %dm}\n", 5+i))
+			d.reload(context.Background(), "SIGHUP")
+		}
+	}()
+	r.log.waitMessage("configuration reloaded")
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	<-reloads
+	inForce := d.inForce()
+	r.policy("blog", "blog.example.com", "")
+	if result := d.reload(context.Background(), "SIGHUP"); result.OK || len(result.Problems) != 1 || d.inForce() != inForce {
+		t.Errorf("after the end: %+v", result)
+	}
+}
+
+// A directory that cannot be scanned keeps a daemon from beginning only as long as a policy
+// has it.
+func TestDismissedDirectoryIsNotAwaited(t *testing.T) {
+	hangs, err := watcher.New(watcher.Config{Name: "hangs", Root: t.TempDir(), Logger: slog.New(slog.DiscardHandler)}) // never run
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(t.Context())
+	before, next := &generation{parts: map[string]*part{"hangs": {watcher: hangs, stop: stop, ended: running.Done()}}}, &generation{}
+	d := &daemon{}
+	d.generation.Store(before)
+	replayed, begun := make(chan struct{}), make(chan bool, 1)
+	close(replayed)
+	go func() { begun <- d.awaitStart(t.Context(), replayed) }()
+	select {
+	case <-begun:
+		t.Fatal("nothing was waited for")
+	case <-time.After(50 * time.Millisecond):
+	}
+	d.generation.Store(next)
+	before.dismiss(next)
+	select {
+	case ok := <-begun:
+		if !ok {
+			t.Error("the daemon gives up")
+		}
+	case <-time.After(patience):
+		t.Error("the daemon waits for what it does not watch any more")
+	}
+}
+
+// A file that is made readable is as good as one that is changed.
+func TestFilesThatBecomeReadable(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	d := r.start()
+	before := d.filesNow()
+	path := filepath.Join(r.dir, "policies", "shop.yaml")
+	if err := os.Chmod(path, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if now := d.filesNow(); maps.Equal(before, now) {
+		t.Error("chmod is not noticed")
 	}
 }

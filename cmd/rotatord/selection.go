@@ -11,10 +11,14 @@ import (
 // selection is a policy, one certificate of it, or, empty, everything.
 type selection struct{ policy, certificate string }
 
-// parseSelection reads POLICY or POLICY/CERTIFICATE. The certificate may hold slashes.
-func parseSelection(text string) selection {
-	policy, certificate, _ := strings.Cut(text, "/")
-	return selection{policy, certificate}
+// parseSelection reads POLICY or POLICY/CERTIFICATE. The certificate may hold slashes. A part
+// that is empty, as of a script's variable, is a mistake and does not mean all.
+func parseSelection(text string) (selection, error) {
+	policy, certificate, both := strings.Cut(text, "/")
+	if both && (policy == "" || certificate == "") {
+		return selection{}, admin.Refuse("%q is neither POLICY nor POLICY/CERTIFICATE", text)
+	}
+	return selection{policy, certificate}, nil
 }
 
 func (s selection) has(id rotation.ID) bool {
@@ -26,7 +30,7 @@ func (s selection) has(id rotation.ID) bool {
 func (d *daemon) selected(s selection) ([]rotation.ID, error) {
 	g := d.inForce()
 	if s.policy != "" && g.parts[s.policy] == nil {
-		return nil, unknown("there is no policy %q in force on node %s; there are: %s", s.policy, g.set.Config.Node, listed(g.names()))
+		return nil, g.unknownPolicy(s.policy)
 	}
 	var ids []rotation.ID
 	for _, name := range g.names() {
@@ -44,6 +48,10 @@ func (d *daemon) selected(s selection) ([]rotation.ID, error) {
 		return nil, unknown("policy %s has no certificate %q; it has: %s", s.policy, s.certificate, listed(names))
 	}
 	return ids, nil
+}
+
+func (g *generation) unknownPolicy(name string) error {
+	return unknown("there is no policy %q in force on node %s; there are: %s", name, g.set.Config.Node, listed(g.names()))
 }
 
 func unknown(format string, args ...any) error {

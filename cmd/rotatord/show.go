@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/rotatord/rotatord/internal/admin"
 )
@@ -39,7 +41,7 @@ func printStatus(w io.Writer, s admin.Status, all bool, now time.Time) error {
 		if a.Wanted != nil {
 			expires = until(a.Wanted.NotAfter, now)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Policy, printable(a.Certificate), a.State, since(a.Since, now), expires, targetsText(a.Targets), until(a.NextLook, now))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Policy, a.Certificate, a.State, since(a.Since, now), expires, targetsText(a.Targets), until(a.NextLook, now))
 	}
 	for _, row := range quietRows(quiet, now) {
 		fmt.Fprintln(t, row)
@@ -52,11 +54,11 @@ func printStatus(w io.Writer, s admin.Status, all bool, now time.Time) error {
 	}
 	for _, a := range assignments {
 		if a.Reason != "" && a.State != "converged" {
-			fmt.Fprintf(w, "\n%s/%s: %s", a.Policy, printable(a.Certificate), a.Reason)
+			fmt.Fprintf(w, "\n%s/%s: %s", a.Policy, a.Certificate, a.Reason)
 		}
 		for _, target := range a.Targets {
 			if target.Failure != "" && target.Failure != a.Reason {
-				fmt.Fprintf(w, "\n%s/%s, target %s: %s", a.Policy, printable(a.Certificate), target.Name, target.Failure)
+				fmt.Fprintf(w, "\n%s/%s, target %s: %s", a.Policy, a.Certificate, target.Name, target.Failure)
 			}
 		}
 	}
@@ -156,7 +158,7 @@ func printPlan(w io.Writer, p admin.Plan, now time.Time) error {
 			idle++
 			continue
 		}
-		fmt.Fprintf(w, "%s/%s: %s%s\n", a.Policy, printable(a.Certificate), a.State, bundleText(a.Wanted, now))
+		fmt.Fprintf(w, "%s/%s: %s%s\n", a.Policy, a.Certificate, a.State, bundleText(a.Wanted, now))
 		if a.Error != "" {
 			fmt.Fprintf(w, "  cannot be planned: %s\n", a.Error)
 		}
@@ -242,7 +244,7 @@ func printSteps(w io.Writer, steps []admin.Step, now time.Time) error {
 
 func printExplanation(w io.Writer, e admin.Explanation, now time.Time) error {
 	a := e.Assignment
-	fmt.Fprintf(w, "%s/%s is %s", a.Policy, printable(a.Certificate), a.State)
+	fmt.Fprintf(w, "%s/%s is %s", a.Policy, a.Certificate, a.State)
 	if !a.Since.IsZero() {
 		fmt.Fprintf(w, ", for %s", since(a.Since, now))
 	}
@@ -405,14 +407,54 @@ func short(fingerprint string) string { return fingerprint[:min(len(fingerprint)
 
 func dash(s string) string { return cmp.Or(s, "-") }
 
-// printable is a name without what a terminal would take for a command.
+// printable is text without what a terminal would take for a command, or a reader for a line
+// of its own.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
+		switch {
+		case unicode.IsPrint(r):
+			return r
+		case unicode.IsSpace(r):
+			return ' '
 		}
-		return r
+		return '?'
 	}, s)
+}
+
+// printableLines is printable text of several lines.
+func printableLines(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, s)
+}
+
+// harmless makes all text of an answer printable: names, reasons and errors are the words of
+// certificates, of services and of whoever may publish a trigger.
+func harmless(answer any) { makePrintable(reflect.ValueOf(answer)) }
+
+func makePrintable(v reflect.Value) {
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() {
+			makePrintable(v.Elem())
+		}
+	case reflect.Struct:
+		for _, field := range v.Fields() {
+			if field.CanSet() { // nothing of a time's
+				makePrintable(field)
+			}
+		}
+	case reflect.Slice:
+		for i := range v.Len() {
+			makePrintable(v.Index(i))
+		}
+	case reflect.String:
+		v.SetString(printable(v.String()))
+	default: // numbers, times, and maps whose keys are ours
+	}
 }
 
 // until is a time to come, or past, as a span.

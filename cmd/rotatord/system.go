@@ -6,16 +6,18 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func pid() int { return os.Getpid() }
 
-// inodeOf is the file's number on its file system; 0 where the system has none.
-func inodeOf(info fs.FileInfo) uint64 {
+// inodeOf is the file's number on its file system, and when that was last changed, be it only
+// who may read it; 0 where the system has none.
+func inodeOf(info fs.FileInfo) (inode uint64, changed time.Time) {
 	if s, ok := info.Sys().(*syscall.Stat_t); ok {
-		return s.Ino
+		return s.Ino, time.Unix(s.Ctim.Unix())
 	}
-	return 0
+	return 0, time.Time{}
 }
 
 var semver = regexp.MustCompile(`^\d+\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`)

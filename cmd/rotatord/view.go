@@ -90,12 +90,11 @@ func stepViews(steps []rotation.Step) []admin.Step {
 	return views
 }
 
-// policyView shows a policy in force.
-func (d *daemon) policyView(name string, now time.Time) admin.Policy {
-	part := d.inForce().parts[name]
+// policyView shows a policy of a generation.
+func (d *daemon) policyView(part *part, now time.Time) admin.Policy {
 	p := part.assembly.Policy
-	v := admin.Policy{Name: name, File: p.File, Source: p.Source.Kind(), Place: part.place}
-	if hold := d.records.hold(name); hold.Holds(now) {
+	v := admin.Policy{Name: p.Name, File: p.File, Source: p.Source.Kind(), Place: part.place}
+	if hold := d.records.hold(p.Name); hold.Holds(now) {
 		v.Paused = &admin.Pause{By: hold.By, Reason: hold.Reason, Since: hold.Since, Until: hold.Until}
 	}
 	if part.watcher != nil {
@@ -114,11 +113,12 @@ func (d *daemon) policyView(name string, now time.Time) admin.Policy {
 func (d *daemon) status(only selection) admin.Status {
 	now := time.Now()
 	s := admin.Status{Daemon: d.daemonView(), Policies: []admin.Policy{}, Assignments: []admin.Assignment{}}
-	for _, name := range d.inForce().names() {
+	g := d.inForce()
+	for _, name := range g.names() {
 		if only.policy != "" && only.policy != name {
 			continue
 		}
-		s.Policies = append(s.Policies, d.policyView(name, now))
+		s.Policies = append(s.Policies, d.policyView(g.parts[name], now))
 		for _, id := range d.assignments(name) {
 			if only.has(id) {
 				s.Assignments = append(s.Assignments, d.assignmentView(id, now))
@@ -191,7 +191,11 @@ func (r *radius) sum() admin.Radius {
 
 // holder is where a step's certificate counts: of a target, or of the policy's issuer.
 func (g *generation) holder(policy, target string) holder {
-	p := g.parts[policy].assembly.Policy
+	part := g.parts[policy]
+	if part == nil {
+		return holder{} // it came into force while others were planned
+	}
+	p := part.assembly.Policy
 	if target == "" && p.Source.PrivateCA != nil {
 		return holder{p.Source.PrivateCA.Cloud, "ccm"}
 	}

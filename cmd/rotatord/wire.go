@@ -71,11 +71,12 @@ func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wirin
 type part struct {
 	assembly *rotation.Assembly
 	source   source
-	// watcher of a source that is a directory, with the password that it opens keys with and
-	// what ends it; nil for others.
+	// watcher of a source that is a directory, with the password that it opens keys with, what
+	// ends it, and what is closed then; nil for others.
 	watcher     *watcher.Watcher
 	keyPassword []byte
 	stop        context.CancelFunc
+	ended       <-chan struct{}
 	// place is where the policy's work can be done: this node, or any.
 	place string
 }

@@ -86,11 +86,26 @@ func (s *Server) Close() error { return s.listener.Close() }
 
 // Serve answers until ctx ends, and then a little longer those who asked already.
 func (s *Server) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() { shutdown(ctx, s.http) })
-	defer stop()
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	if err := serveUntil(ctx, s.http, s.listener); err != nil {
 		return fmt.Errorf("serve HTTP: %w", err)
 	}
+	return nil
+}
+
+// serveUntil answers until ctx ends and returns when nobody is answered any more. What is being
+// answered then hears of it by its own context.
+func serveUntil(ctx context.Context, s *http.Server, l net.Listener) error {
+	s.BaseContext = func(net.Listener) context.Context { return ctx }
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		shutdown(ctx, s)
+	})
+	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		stop()
+		return err
+	}
+	<-ended
 	return nil
 }
 

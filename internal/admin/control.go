@@ -68,7 +68,7 @@ type Socket struct {
 // left behind. The caller holds the lock of the state directory, so that nobody who lives is
 // pushed aside.
 func ListenSocket(path string, control Control, log *slog.Logger) (*Socket, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil { // its group has to get through
 		return nil, fmt.Errorf("make the directory of the control socket: %w", err)
 	}
 	if err := removeSocket(path); err != nil {
@@ -102,11 +102,15 @@ func removeSocket(path string) error {
 		return fmt.Errorf("%s is there and is no socket; remove it, or set another socket", path)
 	}
 	dialer := net.Dialer{Timeout: time.Second}
-	if c, err := dialer.DialContext(context.Background(), "unix", path); err == nil {
+	c, err := dialer.DialContext(context.Background(), "unix", path)
+	if err == nil {
 		_ = c.Close()
 		return fmt.Errorf("another process answers on %s; stop it, or set another socket", path)
 	}
-	if err := os.Remove(path); err != nil {
+	if !isRefused(err) && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("the control socket may be another process's, which does not answer: %w", err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove the old control socket: %w", err)
 	}
 	return nil
@@ -114,12 +118,8 @@ func removeSocket(path string) error {
 
 // Serve answers until ctx ends.
 func (s *Socket) Serve(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, func() {
-		s.stop()
-		shutdown(ctx, s.http)
-	})
-	defer stop()
-	if err := s.http.Serve(s.listener); !errors.Is(err, http.ErrServerClosed) {
+	defer context.AfterFunc(ctx, s.stop)()
+	if err := serveUntil(ctx, s.http, s.listener); err != nil {
 		return fmt.Errorf("serve the control socket: %w", err)
 	}
 	return nil
@@ -258,7 +258,7 @@ func NewClient(path string) *Client {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
 	}
-	return &Client{path, &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true}}}
+	return &Client{path, &http.Client{Transport: &http.Transport{DialContext: dial, DisableCompression: true, DisableKeepAlives: true}}}
 }
 
 // ErrNotRunning means that nobody answers on the socket.

@@ -12,7 +12,11 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // serveControl serves a control on a socket and returns its path.
@@ -97,6 +101,73 @@ func TestControlAsksAndTells(t *testing.T) {
 	}
 }
 
+// At the end who asked already is answered, and nothing that was asked for is at work any more
+// when Serve returns.
+func TestServeEndsWithItsAnswers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	began, ended := make(chan struct{}), false
+	s, err := ListenSocket(path, Control{"slow": {Do: func(ctx context.Context, _ Actor, _ []byte) (any, error) {
+		close(began)
+		<-ctx.Done()
+		time.Sleep(50 * time.Millisecond)
+		ended = true
+		return nil, Refuse("the daemon is stopping")
+	}}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done, answered := make(chan error, 1), make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	go func() { answered <- NewClient(path).Ask(t.Context(), "slow", nil, new(echoed)) }()
+	<-began
+	cancel()
+	if err := <-done; err != nil || !ended {
+		t.Errorf("served: %v; the verb ended: %v", err, ended)
+	}
+	if err := <-answered; err == nil || err.Error() != "the daemon is stopping" {
+		t.Errorf("answered: %v", err)
+	}
+}
+
+// status --watch and rotate --wait ask again and again.
+func TestClientsLeaveNoConnections(t *testing.T) {
+	var open sync.Map
+	path := filepath.Join(t.TempDir(), "s.sock")
+	s, err := ListenSocket(path, Control{"look": {Do: echo}}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.http.ConnState = func(c net.Conn, state http.ConnState) {
+		if open.Store(c, true); state == http.StateClosed {
+			open.Delete(c)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Serve(ctx) }()
+	for range 20 {
+		if err := NewClient(path).Ask(t.Context(), "look", nil, new(echoed)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		n := 0
+		open.Range(func(any, any) bool { n++; return true })
+		if n == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Errorf("%d connections are left", n)
+			break
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestNobodyAnswers(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s.sock")
 	var got echoed
@@ -130,6 +201,9 @@ func TestListenSocket(t *testing.T) {
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("%v, mode %v", err, info.Mode())
 	}
+	if info, err := os.Stat(filepath.Dir(path)); err != nil || info.Mode().Perm()&0o057 != 0o050 {
+		t.Errorf("the directory: %v, mode %v", err, info.Mode())
+	}
 	if _, err := ListenSocket(path, nil, log); err == nil || !strings.Contains(err.Error(), "another process answers") {
 		t.Errorf("a second one: %v", err)
 	}
@@ -148,6 +222,36 @@ func TestListenSocket(t *testing.T) {
 	}
 	if data, _ := os.ReadFile(path); string(data) != "precious" {
 		t.Error("the file is gone")
+	}
+}
+
+// A process that stands still is one that lives: its socket stays.
+func TestSocketOfAProcessThatStandsStill(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s.sock")
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	if err := errors.Join(unix.Bind(fd, &unix.SockaddrUnix{Name: path}), unix.Listen(fd, 0)); err != nil {
+		t.Fatal(err)
+	}
+	var waiting []net.Conn // until nobody else gets in
+	for range 10 {
+		c, err := net.DialTimeout("unix", path, 200*time.Millisecond)
+		if err != nil {
+			break
+		}
+		waiting = append(waiting, c)
+	}
+	if _, err := ListenSocket(path, nil, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("%v", err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Errorf("the socket is gone: %v", err)
+	}
+	for _, c := range waiting {
+		_ = c.Close()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 )
 
@@ -18,6 +19,7 @@ const (
 	// serviceWorkers is how many requests are answered at once.
 	serviceWorkers = 16
 	statusOK       = 200
+	tooLarge       = 413
 )
 
 // Serve offers the verbs as a micro service until ctx ends: each at
@@ -61,13 +63,18 @@ func (b *Bus) Serve(ctx context.Context, version string, verbs map[string]Verb) 
 
 func (b *Bus) answer(ctx context.Context, name string, r micro.Request, verb Verb) {
 	status, body := verb(ctx, r.Data())
-	var err error
-	if status == statusOK {
-		err = r.Respond(body)
-	} else {
-		err = r.Error(strconv.Itoa(status), name+" failed", body)
+	if most := b.conn.MaxPayload(); int64(len(body)) > most {
+		status, body = tooLarge, fmt.Appendf(nil, `{"error":"the answer has %d bytes, and the NATS server takes %d; ask for one policy or certificate"}`, len(body), most)
 	}
-	if err != nil {
+	// Not by the request's own methods: the library reads the request when its handler has
+	// returned, and this is later.
+	m := nats.NewMsg(r.Reply())
+	m.Data = body
+	if status != statusOK {
+		m.Header.Set(micro.ErrorHeader, name+" failed")
+		m.Header.Set(micro.ErrorCodeHeader, strconv.Itoa(status))
+	}
+	if err := b.conn.PublishMsg(m); err != nil {
 		b.cfg.Meter.Message("control", "failed")
 		b.log.Debug("an answer could not be sent", "verb", name, "err", err)
 		return

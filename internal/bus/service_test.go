@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,6 +53,27 @@ func TestService(t *testing.T) {
 		_, err := client.Request("rotatord.control.status", nil, 200*time.Millisecond)
 		return err != nil
 	})
+}
+
+// What the server does not take is said, so that nobody waits for it in vain.
+func TestServiceAnswerTooLarge(t *testing.T) {
+	port := freePort(t)
+	external(t, port, t.TempDir(), nil)
+	b := prepared(t, at(t, onPort(port)))
+	verbs := offered()
+	verbs["plan"] = func(context.Context, []byte) (int, []byte) { return 200, make([]byte, 2<<20) }
+	defer background(t, func(ctx context.Context) error { return b.Serve(ctx, "1.2.3", verbs) }).stop(t)
+	client := dial(t, onPort(port))
+	eventually(t, "the service", func() bool { _, err := client.Request("rotatord.control.status", nil, time.Second); return err == nil })
+	answer, err := client.Request("rotatord.control.plan", nil, patience)
+	must(t, err)
+	var problem struct {
+		Error string `json:"error"`
+	}
+	must(t, json.Unmarshal(answer.Data, &problem))
+	if answer.Header.Get(micro.ErrorCodeHeader) != "413" || !strings.Contains(problem.Error, "2097152 bytes") {
+		t.Errorf("header %v, body %s", answer.Header, answer.Data)
+	}
 }
 
 // A slow verb keeps nobody else waiting.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -95,7 +96,7 @@ func (b *Bus) SetSubjects(ctx context.Context, subjects []string) error {
 	for end := time.Now().Add(connectWait); b.store != nil && !b.Connected() && time.Now().Before(end) && pause(ctx, 20*time.Millisecond) == nil; {
 		err = b.prepareOnce(ctx)
 	}
-	if api, refused := errors.AsType[*jetstream.APIError](err); refused {
+	if api := refusal(err); api != nil {
 		b.swapSubjects(before)
 		if b.store != nil && b.cfg.Listener != nil {
 			b.store.restart()
@@ -105,6 +106,15 @@ func (b *Bus) SetSubjects(ctx context.Context, subjects []string) error {
 	if err != nil {
 		b.log.Warn("the subjects of triggers are changed when NATS answers", "err", err)
 		b.prepared.Store(false)
+	}
+	return nil
+}
+
+// refusal is the server's no, nil where it gave none: a server that cannot now, as one whose
+// cluster has no leader, refuses nothing.
+func refusal(err error) *jetstream.APIError {
+	if api, answered := errors.AsType[*jetstream.APIError](err); answered && api.Code != http.StatusServiceUnavailable {
+		return api
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -61,5 +62,18 @@ func TestSubjectsWhileTheServerIsAway(t *testing.T) {
 	defer cancel()
 	if b.Prepare(ctx) == nil {
 		t.Error("prepared")
+	}
+}
+
+// Who cannot answer now is asked again, and keeps no reload from its other policies.
+func TestRefusal(t *testing.T) {
+	no := &jetstream.APIError{Code: 500, ErrorCode: 10065, Description: "subjects overlap with an existing stream"}
+	if refusal(fmt.Errorf("stream X: %w", no)) != no {
+		t.Error("a refusal is none")
+	}
+	for _, err := range []error{nil, context.DeadlineExceeded, fmt.Errorf("stream X: %w", &jetstream.APIError{Code: 503, ErrorCode: 10008, Description: "JetStream system temporarily unavailable"})} {
+		if api := refusal(err); api != nil {
+			t.Errorf("%v is taken for a refusal", err)
+		}
 	}
 }

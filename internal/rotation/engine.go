@@ -78,10 +78,10 @@ type Request struct {
 }
 
 func (q Request) newest() time.Time {
-	if q.Newest.After(q.Asked) {
-		return q.Newest
+	if q.Newest.IsZero() {
+		return q.Asked
 	}
-	return q.Asked
+	return q.Newest
 }
 
 // Process looks at an assignment and does what is to be done now. An error means that
@@ -94,7 +94,8 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 		return err
 	}
 	for range maxRounds {
-		r.o.Skew = e.skew() // the first answer of a cloud tells it
+		r.o.Skew = e.skew()          // the first answer of a cloud tells it
+		r.o.Hold = e.hold(id.Policy) // somebody may be in a hurry to stop it
 		steps := Plan(r.o, r.now())
 		next := slices.IndexFunc(steps, Step.acts)
 		if next < 0 {

@@ -33,11 +33,12 @@ type Outlook struct {
 	Watched bool
 }
 
-// Planner returns a planner that looks with the engine's eyes. brake answers in place of the
-// engine's, for what is planned must not count as done; nil: there is no brake.
-func (e *Engine) Planner(brake func(ID) string) *Planner {
+// Planner returns a planner that looks with the engine's eyes. The journal is read in place of
+// the engine's, which may be away; brake answers in place of the engine's, for what is planned
+// must not count as done; nil: there is no brake.
+func (e *Engine) Planner(journal Journal, brake func(ID) string) *Planner {
 	cfg := e.cfg
-	cfg.Brake, cfg.Journal, cfg.Events, cfg.Meter = brake, readOnly{e.cfg.Journal}, silent{}, silent{}
+	cfg.Brake, cfg.Journal, cfg.Events, cfg.Meter = brake, readOnly{journal}, silent{}, silent{}
 	cfg.Progress, cfg.Logger = nil, slog.New(slog.DiscardHandler)
 	dry := New(cfg)
 	dry.now = e.now
@@ -104,6 +105,12 @@ func (o *Outlook) Changes() []Step {
 
 // readOnly is a journal that pretends to write.
 type readOnly struct{ Journal }
+
+// Load implements Journal. A plan changes its copy.
+func (j readOnly) Load(ctx context.Context, id ID) (Record, Revision, error) {
+	record, revision, err := j.Journal.Load(ctx, id)
+	return record.clone(), revision, err
+}
 
 // Save implements Journal.
 func (readOnly) Save(_ context.Context, _ ID, _ Record, read Revision) (Revision, error) {

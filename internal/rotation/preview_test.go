@@ -28,7 +28,7 @@ func (w *world) foretell(e *Engine, q Request) (check func()) {
 	w.t.Helper()
 	calls, journal, revision, order := w.calls, string(w.journal), w.revision, len(w.order)
 	w.calls, w.made, w.failed = nil, nil, false
-	out, err := e.Planner(e.cfg.Brake).Plan(w.t.Context(), w.id, q)
+	out, err := e.Planner(e.cfg.Journal, e.cfg.Brake).Plan(w.t.Context(), w.id, q)
 	if err != nil {
 		w.t.Errorf("plan: %v", err)
 	}
@@ -89,6 +89,35 @@ func TestHoldKeepsEverythingAsItIs(t *testing.T) {
 	})
 }
 
+// A pause that comes in the middle of a run counts from the next step on.
+func TestHoldInMidRun(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.wanted = w.bundle(2)
+		e := w.engine()
+		e.cfg.Progress = func(_ ID, s Step, _ error) {
+			if s.Kind == StepStage {
+				w.hold = &Hold{By: "ada", Since: time.Now()}
+			}
+		}
+		if err := e.Process(t.Context(), w.id, Request{Trigger: TriggerFile}); err != nil {
+			t.Fatal(err)
+		}
+		w.expectState(StatePaused)
+		if !w.boundTo("shop.example.com", 1) {
+			t.Error("activated after the policy was paused")
+		}
+		w.hold = nil
+		w.look(TriggerPolicy)
+		w.drive(TriggerDeadline, time.Minute)
+		w.expectState(StateConverged)
+		if w.count("stage") != 2 || !w.boundTo("shop.example.com", 2) {
+			t.Errorf("%d uploads, want 2", w.count("stage"))
+		}
+	})
+}
+
 // What only waits to be removed makes nobody worry.
 func TestHoldOfAConvergedPolicyIsQuiet(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
@@ -128,7 +157,7 @@ func TestPlanSaysWhatCannotBeRead(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.wanted = w.bundle(1)
 		w.failing(1000, &providers.Error{Kind: providers.KindDenied, Service: "waf", Message: "may not"}, "observe")
-		out, err := w.engine().Planner(nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
+		out, err := w.engine().Planner(worldJournal{w}, nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
 		if err != nil || len(out.Changes()) != 0 || out.State != StateFailed || !strings.Contains(out.Reason, "may not") {
 			t.Errorf("%v, state %s %q, steps %v", err, out.State, out.Reason, out.Steps)
 		}
@@ -137,7 +166,7 @@ func TestPlanSaysWhatCannotBeRead(t *testing.T) {
 
 func TestPlanOfAnIssuer(t *testing.T) {
 	inIssuingWorld(t, func(t *testing.T, w *world, i *issuer) {
-		out, err := w.engine().Planner(nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
+		out, err := w.engine().Planner(worldJournal{w}, nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +227,7 @@ func TestAnswered(t *testing.T) {
 func TestPlanAnnouncesWaits(t *testing.T) {
 	inHandover(t, func(t *testing.T, w *world, i *issuer, _ *applicationTarget) {
 		i.asks = "something else"
-		out, err := w.engine().Planner(nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
+		out, err := w.engine().Planner(worldJournal{w}, nil).Plan(t.Context(), w.id, Request{Trigger: TriggerDrift})
 		if err != nil {
 			t.Fatal(err)
 		}
