@@ -240,6 +240,9 @@ func newPauseCommand(g *globals) *cobra.Command {
 			"is issued, changed or removed for it until it is resumed.",
 		exactlyOne, func(cmd *cobra.Command, args []string) error {
 			w := admin.PauseWish{Policy: args[0], Reason: reason}
+			if cmd.Flags().Changed("for") && span <= 0 {
+				return usageError{fmt.Errorf("--for %s is no time to come; leave it out to pause until resume", span)}
+			}
 			if span != 0 {
 				w.Until = time.Now().Add(span).UTC()
 			}

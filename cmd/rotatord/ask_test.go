@@ -261,6 +261,7 @@ func TestPauseAndResume(t *testing.T) {
 	r.says(0, []string{"explain", "shop"}, "held by   whoever paused the policy")
 	r.says(1, []string{"rotate", "shop", "--force"}, "is paused", "resume it first")
 	r.says(1, []string{"pause", "nope"}, `there is no policy "nope"`)
+	r.says(64, []string{"pause", "shop", "--for", "0s"}, "--for 0s is no time to come")
 	r.says(0, []string{"resume", "shop"}, "policy shop goes on")
 	r.recorded(second)
 	r.says(0, []string{"history", "shop"}, "paused", "resumed", "the audit")

@@ -223,6 +223,9 @@ func (d *daemon) askRotate(ctx context.Context, by admin.Actor, request []byte) 
 	} else if a.WatchesOnly() {
 		return nil, admin.Refuse("policy %s only watches: it has no targets", w.Policy)
 	}
+	if err := d.bus.Ready(); err != nil { // nothing gets into the queue now
+		return nil, admin.Refuse("nothing can be rotated now: %v", err)
+	}
 	d.log.Info("rotation asked for", "policy", w.Policy, "certificate", w.Certificate, "by", by, "force", w.Force, "confirm", w.Confirm, "reason", w.Reason, "assignments", len(ids))
 	accepted := admin.Accepted{Asked: now.UTC(), Assignments: []string{}}
 	inQueue := make(chan struct{}, len(ids))

@@ -52,6 +52,7 @@ func TestAskedWithNATSAway(t *testing.T) {
 	r.says(0, []string{"plan"}, "1 certificate is converged, nothing to do")
 	r.says(0, []string{"explain", "shop"}, "is converged", "the history cannot be read")
 	r.says(1, []string{"pause", "shop"}, "nothing was changed", "is not connected")
+	r.says(1, []string{"rotate", "shop"}, "nothing can be rotated now", "is not connected")
 	r.says(1, []string{"history"}, "is not connected")
 	if took := time.Since(began); took > 10*time.Second {
 		t.Errorf("answered after %s", took)
