@@ -131,6 +131,7 @@ func TestPlanIsWhatIsDone(t *testing.T) {
 // Without a daemon the same is read from here, the journal from a copy; nothing of the
 // state is touched.
 func TestPlanWithoutADaemon(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, host)
 	r.policy("shop", host, "retain: {superseded: 0, for: 1h}\n")
 	r.issue("shop", host)
@@ -294,6 +295,7 @@ func TestNothingReachesTheTerminal(t *testing.T) {
 
 // A pause outlives the daemon, and ends by itself.
 func TestPauseOutlivesTheDaemon(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, host)
 	r.policy("shop", host, "")
 	first := r.issue("shop", host)

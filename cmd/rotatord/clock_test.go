@@ -19,6 +19,7 @@ import (
 // cloud's clock the certificate is older than the try that made it. It is found all the same,
 // also when the process was started again in between, and none is made besides.
 func TestHostAheadOfTheCloud(t *testing.T) {
+	t.Parallel()
 	for _, held := range []string{"local", "cloud"} {
 		t.Run(held, func(t *testing.T) {
 			i := newSkewed(t, -10*time.Minute)
@@ -78,6 +79,7 @@ func (i *issuing) policyOn(held string) {
 // TestSuspended stops a daemon while two of its times come, and a new file: awake again, it
 // does each once, at once.
 func TestSuspended(t *testing.T) {
+	t.Parallel()
 	ca, err := certstest.NewCA("test")
 	if err != nil {
 		t.Fatal(err)

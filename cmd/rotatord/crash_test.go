@@ -508,6 +508,7 @@ func (w *crashWorld) checkOrphans(wanted certs.Fingerprint) {
 
 // TestCrashMatrixOfEveryKind is the matrix. The rows of one tale are one test each.
 func TestCrashMatrixOfEveryKind(t *testing.T) {
+	t.Parallel()
 	for _, tale := range crashTales() {
 		t.Run(tale.name, func(t *testing.T) {
 			t.Parallel()

@@ -316,6 +316,7 @@ func (s *remoteSim) newest() string {
 // TestKilledWhileIssuing kills the built binary around each call that makes something, for
 // all ways of issuing, and starts it again: one certificate is made.
 func TestKilledWhileIssuing(t *testing.T) {
+	t.Parallel()
 	type point struct{ service, operation, phase string }
 	privateCA := func(held string) func(simulated) string {
 		return func(s simulated) string {

@@ -79,6 +79,7 @@ func (m *many) served() (hosts, certificates int) {
 // TestManyFromOne: one policy over a large tree converges every certificate that it takes
 // with a bounded number of calls for each, and a restart changes nothing.
 func TestManyFromOne(t *testing.T) {
+	t.Parallel()
 	n := 1000
 	if raceDetector {
 		n = 150

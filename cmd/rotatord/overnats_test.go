@@ -37,6 +37,7 @@ func runNATSServer(t *testing.T) *server.Server {
 
 // With NATS away nobody waits for long: a plan is made, and a pause is known not to hold.
 func TestAskedWithNATSAway(t *testing.T) {
+	t.Parallel()
 	server := runNATSServer(t)
 	r := newRig(t, host)
 	r.configure("nats: {url: \"" + server.ClientURL() + "\"}\n")

@@ -65,6 +65,9 @@ func (l *lockedBuffer) bytes() []byte {
 // launch starts the built binary with JSON logs and ends it with the test.
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
+	if raceDetector && testing.Short() {
+		t.Skip("the built binary has no race detector in it")
+	}
 	binary, err := buildBinary()
 	if err != nil {
 		t.Fatal(err)
@@ -173,6 +176,7 @@ func (s *remoteSim) ledger() []cloudsim.Entry {
 // kills it with SIGKILL at a known point, and starts it again: it converges, with one
 // upload in the simulator's ledger.
 func TestKilledInMidRotation(t *testing.T) {
+	t.Parallel()
 	tests := []struct{ operation, phase string }{
 		{"CreateCertificate", "before"}, // asked for, not made; whether it was is not known to a restart
 		{"CreateCertificate", "after"},  // uploaded, the answer lost: between upload and binding

@@ -128,6 +128,7 @@ func TestReloadWithAMistake(t *testing.T) {
 
 // The built binary reloads on SIGHUP and by itself when a file changes.
 func TestReloadBySignalAndByFile(t *testing.T) {
+	t.Parallel()
 	r := twoHosts(t)
 	r.policy("shop", "shop.example.com", "")
 	r.issue("shop", "shop.example.com")

@@ -430,6 +430,7 @@ func TestNATSThatComesLate(t *testing.T) {
 }
 
 func TestNATSThatLosesItsStore(t *testing.T) {
+	t.Parallel()
 	outside := newOutsideNATS(t)
 	r := newRig(t, host)
 	r.configure("nats: {url: \"" + outside.running.ClientURL() + "\"}\n")

@@ -57,6 +57,7 @@ func TestRollBack(t *testing.T) {
 // TestBrake: more changes at once than brake.max_per_hour stop and ask, and go on when
 // somebody confirms.
 func TestBrake(t *testing.T) {
+	t.Parallel()
 	const count, most = 12, 5
 	cfg := cloudsim.Config{AccessKey: simulatedKey, SecretKey: "s3cret-of-this-test", CertificateQuota: -1}
 	var hosts []string

@@ -97,6 +97,7 @@ retain: {superseded: 1, for: 0s}
 }
 
 func TestFailingReloadIsRepeatedUntilItSucceeds(t *testing.T) {
+	t.Parallel()
 	r := newRig(t, "unused.example.com")
 	out := filepath.Join(r.dir, "out")
 	if err := os.Mkdir(out, 0o755); err != nil {
