@@ -13,7 +13,8 @@ const module = "github.com/rotatord/rotatord/internal/"
 // docs/architecture.md. Test files may know more.
 var allowed = map[string][]string{
 	"admin":                    {},
-	"bus":                      {},
+	"audit":                    {},
+	"bus":                      {"audit"},
 	"certs":                    {},
 	"certs/certstest":          {"certs"},
 	"cloudsim":                 {},
@@ -30,7 +31,7 @@ var allowed = map[string][]string{
 	"providers/privateca":      {"certs", "providers", "providers/huaweicloud"},
 	"providers/providertest":   {"certs", "certs/certstest", "providers"},
 	"providers/waf":            {"certs", "providers", "providers/huaweicloud"},
-	"rotation":                 {"certs", "policy", "providers", "scheduler"},
+	"rotation":                 {"audit", "certs", "policy", "providers", "scheduler"},
 	"scheduler":                {},
 	"watcher":                  {"certs"},
 }
