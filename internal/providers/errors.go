@@ -71,7 +71,8 @@ type Error struct {
 	// Code and Message are the service's own, Message cut to 512 bytes.
 	Code    string
 	Message string
-	// RequestID is the service's id of the call, for a support ticket.
+	// RequestID is the service's id of the call, for a support ticket. It is not in the text:
+	// the same failure has the same text each time.
 	RequestID string
 	// RetryAfter is how long to wait before the next try; zero if nobody said. It comes
 	// with KindThrottled, and may come with KindUnavailable (the service is busy and says
@@ -97,10 +98,15 @@ func (e *Error) Error() string {
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)
 	}
-	if e.RequestID != "" {
-		fmt.Fprintf(&b, " (request id %s)", e.RequestID)
-	}
 	return b.String()
+}
+
+// RequestIDOf is the service's id of the call that failed; empty where there is none.
+func RequestIDOf(err error) string {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e.RequestID
+	}
+	return ""
 }
 
 // Unwrap returns the underlying error.

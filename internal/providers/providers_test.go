@@ -108,7 +108,7 @@ func TestOwnersThatReadAlike(t *testing.T) {
 
 func TestErrorText(t *testing.T) {
 	for want, e := range map[string]*Error{
-		"waf: create certificate: exists: WAF.00014002: already there (request id r-1)": {
+		"waf: create certificate: exists: WAF.00014002: already there": {
 			Kind: KindExists, Op: "create certificate", Service: "waf", Code: "WAF.00014002", Message: "already there", RequestID: "r-1",
 		},
 		"iam: log in: unknown outcome: unexpected EOF": {

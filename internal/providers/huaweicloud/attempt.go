@@ -138,6 +138,9 @@ func (c *Client) exchange(ctx context.Context, j *job, req *http.Request) error 
 	} else {
 		status = resp.StatusCode
 		c.noteClock(resp.Header)
+		if j.isWrite() && !j.anonymous {
+			providers.NoteRequest(ctx, token(resp.Header.Get("X-Request-Id")))
+		}
 		err = c.answer(ctx, j, resp)
 		if providers.KindOf(err) != providers.KindThrottled {
 			c.gates[j.Service].answered()
