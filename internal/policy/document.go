@@ -2,6 +2,7 @@ package policy
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ const maxDocument = 1 << 20
 // their findings to problems.
 type document struct {
 	file     string
+	sha256   string // of what is in it
 	lines    []string
 	tree     *ast.File
 	problems Problems
@@ -64,7 +66,7 @@ func readAtMost(file string, limit int64) ([]byte, error) {
 }
 
 func parseDocument(file string, data []byte, target any) *document {
-	d := &document{file: file}
+	d := &document{file: file, sha256: fmt.Sprintf("%x", sha256.Sum256(data))}
 	if !d.parse(data, target) {
 		return d
 	}

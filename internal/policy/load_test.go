@@ -1,8 +1,10 @@
 package policy
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -158,10 +160,44 @@ func TestLoadEverything(t *testing.T) {
 
 func same(t *testing.T, got, want any) {
 	t.Helper()
+	if p, ok := got.(*Policy); ok && p != nil { // TestPolicyHash is about that
+		p = new(*p)
+		p.SHA256 = ""
+		got = p
+		if w, ok := want.(*Policy); ok && w != nil && w.SHA256 != "" {
+			w = new(*w)
+			w.SHA256 = ""
+			want = w
+		}
+	}
 	if !reflect.DeepEqual(got, want) {
 		g, _ := json.MarshalIndent(got, "", " ")
 		w, _ := json.MarshalIndent(want, "", " ")
 		t.Errorf("loaded\n%s\nwant\n%s", g, w)
+	}
+}
+
+// TestPolicyHash: a policy knows the hash of its file, and that it says the same as another one.
+func TestPolicyHash(t *testing.T) {
+	const text = "name: shop\nsource: {directory: {path: .}}\n"
+	load := func(text string) *Policy {
+		set, problem := loadIn(household(t, "log: {}\n", map[string]string{"shop.yaml": text}))
+		if problem != "" {
+			t.Fatal(problem)
+		}
+		p := new(*set.Policy("shop"))
+		p.File, p.Source.Directory.Path = "", ""
+		return p
+	}
+	first, commented, other := load(text), load("# why\n"+text), load(text+"canary: {bake: 1h}\n")
+	if want := fmt.Sprintf("%x", sha256.Sum256([]byte(text))); first.SHA256 != want {
+		t.Errorf("hash %s, want %s", first.SHA256, want)
+	}
+	if commented.SHA256 == first.SHA256 || !commented.SameRules(first) {
+		t.Error("a comment makes other rules, or the same file")
+	}
+	if other.SameRules(first) {
+		t.Error("other rules are the same")
 	}
 }
 

@@ -3,6 +3,7 @@ package policy
 import (
 	"net"
 	"path"
+	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
@@ -28,8 +29,10 @@ type Policy struct {
 	Drift   Drift    `yaml:"drift"`
 	Canary  Canary   `yaml:"canary"`
 
-	// File is where the policy was read from.
-	File string `yaml:"-"`
+	// File is where the policy was read from, SHA256 the hash of what was in it: what sha256sum
+	// prints.
+	File   string `yaml:"-"`
+	SHA256 string `yaml:"-"`
 }
 
 // Directory takes bundles from PEM files.
@@ -225,10 +228,17 @@ const (
 	minDrift       = Duration(10 * time.Second)
 )
 
+// SameRules reports whether two policies say the same, however they were written.
+func (p *Policy) SameRules(other *Policy) bool {
+	a, b := *p, *other
+	a.SHA256, b.SHA256 = "", ""
+	return reflect.DeepEqual(a, b)
+}
+
 // complete fills defaults in, resolves paths and checks everything that can be
 // checked with the configuration at hand.
 func (p *Policy) complete(d *document, r resolver, c *Config) {
-	p.File = d.file
+	p.File, p.SHA256 = d.file, d.sha256
 	switch {
 	case p.Name == "":
 		d.addAt("$", "name is missing")
