@@ -228,6 +228,34 @@ func newHistoryCommand(g *globals) *cobra.Command {
 			return a.print(cmd, h, func() error { return printHistory(cmd.OutOrStdout(), h) })
 		})
 	cmd.Flags().IntVarP(&limit, "limit", "n", defaultHistory, "how many of the newest entries")
+	cmd.AddCommand(newVerifyCommand(g))
+	return cmd
+}
+
+// errNotWhole ends a history verify that found something; what was printed.
+var errNotWhole = errors.New("the history is not as it was written")
+
+func newVerifyCommand(g *globals) *cobra.Command {
+	a := &asker{globals: g}
+	var all bool
+	cmd := a.command("verify [POLICY[/CERTIFICATE]]", "Check that the history is whole, and as it was written",
+		"Verify reads the whole history and reckons the hash of each event anew: each holds the hash of the one before it, and\n"+
+			"the journal that of the last one. It finds events that were changed, added, moved or removed. The last hashes, which\n"+
+			"--all shows, prove the same later on if they are kept where nobody who can write to NATS can change them.",
+		atMostOne, func(cmd *cobra.Command, args []string) error {
+			var v admin.Verification
+			if err := a.ask(cmd.Context(), "verify", map[string]string{"of": first(args)}, &v); err != nil {
+				return err
+			}
+			if err := a.print(cmd, v, func() error { return printVerification(cmd.OutOrStdout(), v, all) }); err != nil {
+				return err
+			}
+			if !v.OK {
+				return errNotWhole
+			}
+			return nil
+		})
+	cmd.Flags().BoolVarP(&all, "all", "a", false, "show each history with its last hash")
 	return cmd
 }
 

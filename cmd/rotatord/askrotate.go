@@ -215,6 +215,7 @@ func (a *asker) printProgress(w io.Writer, line json.RawMessage) error {
 	if err := json.Unmarshal(line, &p); err != nil {
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
+	harmless(&p)
 	text := p.Step
 	for _, part := range []string{p.Target, short(p.Fingerprint), strings.Join(p.Endpoints, ", "), p.Reason} {
 		if part != "" {
@@ -224,7 +225,7 @@ func (a *asker) printProgress(w io.Writer, line json.RawMessage) error {
 	if p.Error != "" {
 		text = p.Step + "  failed: " + p.Error
 	}
-	_, err := fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(p.Time), p.Policy, printable(p.Certificate), text)
+	_, err := fmt.Fprintf(w, "%s  %s/%s  %s\n", stamp(p.Time), p.Policy, p.Certificate, text)
 	return err
 }
 
@@ -245,28 +246,25 @@ func (a *asker) await(ctx context.Context, cmd *cobra.Command, of string, asked 
 		if err := a.printChanges(out, s, seen); err != nil {
 			return err
 		}
-		resting := !slices.ContainsFunc(s.Assignments, func(x admin.Assignment) bool {
-			return x.Answered.Before(asked) || !slices.Contains(settledStates, x.State)
-		})
-		if resting {
+		moving := unsettled(s, asked)
+		if len(moving) == 0 {
 			if slices.ContainsFunc(s.Assignments, func(x admin.Assignment) bool { return x.State != "converged" }) {
 				return errNotRotated
 			}
 			return nil
 		}
 		if !sleep(ctx, waitEvery) {
-			return fmt.Errorf("%w: %s", context.Cause(ctx), unsettled(s, asked))
+			return fmt.Errorf("%w: %s", context.Cause(ctx), listed(moving))
 		}
 	}
 }
 
 // unsettled names what has not come to rest.
-func unsettled(s admin.Status, asked time.Time) string {
-	var names []string
+func unsettled(s admin.Status, asked time.Time) (names []string) {
 	for _, x := range s.Assignments {
 		if x.Answered.Before(asked) || !slices.Contains(settledStates, x.State) {
 			names = append(names, x.Policy+"/"+x.Certificate+" is "+strings.TrimSpace(x.State+" "+x.Reason))
 		}
 	}
-	return listed(names)
+	return names
 }

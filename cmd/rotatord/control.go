@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/admin"
+	"github.com/rotatord/rotatord/internal/audit"
 	"github.com/rotatord/rotatord/internal/bus"
 	"github.com/rotatord/rotatord/internal/rotation"
 )
@@ -20,6 +20,7 @@ func (d *daemon) control() admin.Control {
 		"plan":    {Do: d.askPlan},
 		"explain": {Do: d.askExplain},
 		"history": {Do: d.askHistory},
+		"verify":  {Do: d.askVerify},
 		"follow": {Stream: func(ctx context.Context, request []byte, send func(any) error) error {
 			_, only, err := aboutOf(request)
 			if err == nil {
@@ -41,11 +42,23 @@ func (d *daemon) control() admin.Control {
 
 // overNATS are the verbs that the micro service offers: what a file on this host decides,
 // reload, is not among them.
-var overNATS = []string{"status", "plan", "explain", "history", "rotate", "pause", "resume"}
+var overNATS = []string{"status", "plan", "explain", "history", "verify", "rotate", "pause", "resume"}
 
-// actorNATS is who asks over NATS: the server has checked that they may, and does not say
+// actorNATS is who asks over NATS where the server has checked that they may, and does not say
 // who they are.
 const actorNATS admin.Actor = "nats"
+
+// askerOverNATS is who asks, as far as the server says.
+func askerOverNATS(by bus.Asker) admin.Actor {
+	actor := actorNATS
+	if by.Account != "" {
+		actor += admin.Actor(" account " + by.Account)
+	}
+	if by.User != "" {
+		actor += admin.Actor(" user " + by.User)
+	}
+	return actor
+}
 
 // serviceVerbs are the same verbs for the micro service.
 func (d *daemon) serviceVerbs() map[string]bus.Verb {
@@ -54,11 +67,12 @@ func (d *daemon) serviceVerbs() map[string]bus.Verb {
 		if !slices.Contains(overNATS, name) {
 			continue
 		}
-		verbs[name] = func(ctx context.Context, request []byte) (int, []byte) {
+		verbs[name] = func(ctx context.Context, asker bus.Asker, request []byte) (int, []byte) {
+			by := askerOverNATS(asker)
 			if verb.Changes {
-				d.log.Info("asked over NATS", "verb", name)
+				d.log.Info("asked over NATS", "verb", name, "by", by)
 			}
-			result, err := verb.Do(ctx, actorNATS, request)
+			result, err := verb.Do(ctx, by, request)
 			status, body := admin.Answer(result, err)
 			answer, err := json.Marshal(body)
 			if err != nil {
@@ -144,58 +158,6 @@ func (d *daemon) one(only selection) (rotation.ID, error) {
 		return rotation.ID{}, admin.Refuse("policy %s has several certificates; say which: %s", only.policy, listed(names))
 	}
 	return ids[0], nil
-}
-
-func (d *daemon) askHistory(ctx context.Context, _ admin.Actor, request []byte) (any, error) {
-	a, only, err := aboutOf(request)
-	if err != nil {
-		return nil, err
-	}
-	limit := defaultHistory
-	if a.Limit != "" {
-		if limit, err = strconv.Atoi(a.Limit); err != nil || limit < 1 || limit > maxHistory {
-			return nil, admin.Refuse("limit %q is not a number from 1 to %d", a.Limit, maxHistory)
-		}
-	}
-	return d.history(ctx, only, limit)
-}
-
-const (
-	defaultHistory = 50
-	maxHistory     = 100_000
-	historyWait    = time.Minute
-)
-
-// history reads what happened, newest first.
-func (d *daemon) history(ctx context.Context, only selection, limit int) (admin.History, error) {
-	if err := d.bus.Ready(); err != nil {
-		return admin.History{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, historyWait)
-	defer cancel()
-	subject := only.policy + "/" + only.certificate
-	past, err := d.bus.Past(ctx, only.policy, limit, func(e bus.PastEvent) bool {
-		return only.certificate == "" || e.Subject == subject
-	})
-	if err != nil {
-		return admin.History{}, err
-	}
-	h := admin.History{Events: []admin.Event{}}
-	for _, e := range past {
-		h.Events = append(h.Events, eventView(e))
-	}
-	return h, nil
-}
-
-func eventView(e bus.PastEvent) admin.Event {
-	var data rotation.EventData
-	v := admin.Event{Time: e.Time, Kind: kindOf(e.Type)}
-	if json.Unmarshal(e.Data, &data) != nil {
-		return v
-	}
-	v.Policy, v.Certificate, v.Target, v.Trigger, v.By, v.Reason = data.Policy, data.Certificate, data.Target, data.Trigger, data.By, data.Reason
-	v.Fingerprint, v.Previous = fingerprintView(data.Fingerprint), fingerprintView(data.Previous)
-	return v
 }
 
 // askRotate puts a look that somebody asked for into the queue.
@@ -295,15 +257,22 @@ func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hol
 	}
 	ctx, cancel := context.WithTimeout(ctx, holdWait)
 	defer cancel()
-	if err := d.records.setHold(ctx, policy, hold); err != nil {
+	event, err := d.records.setHold(ctx, policy, hold, func(head audit.Head) (rotation.Event, audit.Head, error) {
+		return rotation.HoldEvent(policy, d.policySHA256(policy), string(by), hold, time.Now(), head)
+	})
+	if err != nil {
 		return nil, err
 	}
-	event := rotation.HoldEvent(policy, string(by), hold, time.Now())
 	d.log.Info("policy "+string(event.Kind), "policy", policy, "by", by, "reason", event.Data.Reason)
-	if err := (events{d}).Publish(ctx, event); err != nil {
-		d.log.Warn("event could not be published", "event", event.Kind, "policy", policy, "err", err)
-	}
+	d.publishHolds(ctx)
 	return d.policyView(g.parts[policy], time.Now()), nil
+}
+
+// publishHolds tells of pauses and their ends.
+func (d *daemon) publishHolds(ctx context.Context) {
+	if err := d.records.publishHolds(ctx, events{d}.Publish); err != nil && ctx.Err() == nil {
+		d.log.Warn("events of pauses are published when NATS is well again", "err", err)
+	}
 }
 
 // holdChanged looks at a policy's assignments when it is held or released; and again when a
@@ -312,11 +281,7 @@ func (d *daemon) holdChanged(policy string) {
 	if d.inForce().parts[policy] == nil || !d.replayed.Load() {
 		return
 	}
-	hold := d.records.hold(policy)
-	if hold != nil && !hold.Until.IsZero() {
-		d.alarm.Set(holdAlarm+policy, hold.Until)
-	}
-	if hold.Holds(time.Now()) {
+	if d.alarmHold(policy) {
 		d.offerDueOf(policy, rotation.TriggerPolicy)
 		return
 	}
@@ -329,8 +294,16 @@ const holdAlarm = "=hold/"
 // setHoldAlarms sets the alarms of holds that were there when the journal was read.
 func (d *daemon) setHoldAlarms() {
 	for _, name := range d.inForce().names() {
-		if hold := d.records.hold(name); hold.Holds(time.Now()) {
-			d.alarm.Set(holdAlarm+name, hold.Until)
-		}
+		d.alarmHold(name)
 	}
+}
+
+// alarmHold sets the alarm of a hold's end, and reports whether the policy is held.
+func (d *daemon) alarmHold(policy string) bool {
+	hold := d.records.hold(policy)
+	if !hold.Holds(time.Now()) {
+		return false
+	}
+	d.alarm.Set(holdAlarm+policy, hold.Until)
+	return true
 }

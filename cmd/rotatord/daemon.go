@@ -106,7 +106,7 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 	if err := d.wire(set); err != nil {
 		return nil, err
 	}
-	if err := d.listenSocket(); err != nil && !isPassing(err) {
+	if err := d.listenSocket(); err != nil && !bus.IsPassing(err) {
 		return nil, err
 	}
 	return d, d.openBus(set)
@@ -141,7 +141,7 @@ func (d *daemon) wire(set *policy.Set) error {
 	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
-		Brake: d.brake.ask, Hold: d.records.hold, Progress: d.steps.step, Skew: func() time.Duration { return time.Duration(d.skew.Load()) },
+		Brake: d.brake.ask, Hold: d.records.hold, Progress: d.steps.step, PolicySHA256: d.policySHA256, Node: d.recordsOf, Skew: func() time.Duration { return time.Duration(d.skew.Load()) },
 	})
 	return nil
 }
@@ -176,11 +176,6 @@ func (d *daemon) serveSocket(ctx context.Context) error {
 		d.socket = nil // it is bound anew
 	}
 	return err
-}
-
-// isPassing reports whether a disk may be well again without a hand.
-func isPassing(err error) bool {
-	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.EIO)
 }
 
 // lockState makes the state directory and takes it for this process.
@@ -306,6 +301,7 @@ func (d *daemon) session(ctx context.Context) error {
 		d.replayed.Store(true)
 		d.offerDue(rotation.TriggerStartup)
 		d.setHoldAlarms()
+		d.publishHolds(ctx)
 		g.Go(func() error { return d.listen(ctx) })
 		return d.bus.Work(ctx, workersPerPlace, d.work, func(id bus.ID) { d.queue.Freed(id) })
 	})
@@ -357,6 +353,14 @@ func (d *daemon) recordsOf(policy string) string {
 	g := d.inForce()
 	if p, ok := g.parts[policy]; ok && p.place != bus.Any && g.set.Config.NATS.URL != "" {
 		return p.place
+	}
+	return ""
+}
+
+// policySHA256 is the hash of the file that a policy in force was read from.
+func (d *daemon) policySHA256(name string) string {
+	if p := d.inForce().set.Policy(name); p != nil {
+		return p.SHA256
 	}
 	return ""
 }

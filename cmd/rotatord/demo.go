@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -139,7 +138,7 @@ func (d *demo) listen() error {
 			Data rotation.EventData `json:"data"`
 		}
 		if json.Unmarshal(m.Data, &e) == nil {
-			d.events <- rotation.Event{Kind: rotation.EventKind(strings.TrimPrefix(e.Type, "io.rotatord.")), Time: e.Time, Data: e.Data}
+			d.events <- rotation.Event{Kind: rotation.EventKind(kindOf(e.Type)), Time: e.Time, Data: e.Data}
 		}
 	})
 	if err == nil {

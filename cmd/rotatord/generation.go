@@ -19,15 +19,13 @@ type generation struct {
 	set    *policy.Set
 	parts  map[string]*part
 	wiring *wiring
-	// since is when it came into force.
-	since time.Time
 }
 
 // build makes a generation. What is the same as in the one before, nil for none, is taken
 // over as it runs: watchers with what they have seen, clients with their logins, limits and
 // circuits. Nothing new runs yet.
 func (d *daemon) build(set *policy.Set, before *generation) (*generation, error) {
-	g := &generation{set: set, parts: map[string]*part{}, wiring: newWiring(set, d.metrics, d.log), since: time.Now()}
+	g := &generation{set: set, parts: map[string]*part{}, wiring: newWiring(set, d.metrics, d.log)}
 	g.wiring.skew = func(ahead time.Duration) { d.skew.Store(int64(ahead)) }
 	g.wiring.quota = func(at holder, q quota) { d.quotas.Store(at, q) }
 	if before != nil {
@@ -50,7 +48,7 @@ func (d *daemon) build(set *policy.Set, before *generation) (*generation, error)
 // unchanged reports whether a policy, and all that was built for it, is as it was before.
 func (g *generation) unchanged(p *policy.Policy, before *generation) bool {
 	old, ok := before.parts[p.Name]
-	if !ok || !reflect.DeepEqual(old.assembly.Policy, p) {
+	if !ok || !old.assembly.Policy.SameRules(p) {
 		return false
 	}
 	for _, cloud := range p.Clouds() {

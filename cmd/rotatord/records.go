@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rotatord/rotatord/internal/audit"
 	"github.com/rotatord/rotatord/internal/bus"
 	"github.com/rotatord/rotatord/internal/journal"
 	"github.com/rotatord/rotatord/internal/rotation"
@@ -39,9 +40,9 @@ type records struct {
 	holds   map[string]mirroredHold
 }
 
-// mirroredHold is the journal's word about a policy: held, or, with a nil hold, not any more.
+// mirroredHold is the journal's word about a policy.
 type mirroredHold struct {
-	hold     *rotation.Hold
+	heldRecord
 	revision journal.Revision
 }
 
@@ -188,23 +189,50 @@ const holdKeys = "=hold."
 func (r *records) hold(policy string) *rotation.Hold {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.holds[policy].hold
+	return r.holds[policy].Hold
 }
 
-// setHold writes a hold, nil for its end. Whoever wrote last is right.
-func (r *records) setHold(ctx context.Context, policy string, hold *rotation.Hold) error {
+// heldRecord is what is kept of a policy: who holds it, if anybody does, and the events that
+// told of it. The end of a hold is kept too, so that no watch misses it.
+type heldRecord struct {
+	Hold   *rotation.Hold   `json:"hold"`
+	Head   audit.Head       `json:"head,omitzero"`
+	Outbox []rotation.Event `json:"outbox,omitempty"`
+}
+
+// setHold writes a hold, nil for its end, with the event that tells of it. Whoever wrote last is
+// right.
+func (r *records) setHold(ctx context.Context, policy string, hold *rotation.Hold, event func(audit.Head) (rotation.Event, audit.Head, error)) (rotation.Event, error) {
+	var told rotation.Event
+	err := r.changeHold(ctx, policy, func(held *heldRecord) error {
+		e, head, err := event(held.Head)
+		if err != nil {
+			return err
+		}
+		told, held.Hold, held.Head, held.Outbox = e, hold, head, append(held.Outbox, e)
+		return nil
+	})
+	return told, err
+}
+
+// changeHold changes what is kept of a policy, as often as others change it meanwhile.
+func (r *records) changeHold(ctx context.Context, policy string, change func(*heldRecord) error) error {
 	j, err := r.open()
 	if err != nil {
 		return err
-	}
-	body, err := json.Marshal(heldRecord{hold})
-	if err != nil {
-		return fmt.Errorf("encode hold: %w", err)
 	}
 	for {
 		entry, err := j.Load(ctx, holdKeys+policy)
 		if err != nil {
 			return err
+		}
+		held := heldOf(entry)
+		if err := change(&held); err != nil {
+			return err
+		}
+		body, err := json.Marshal(held)
+		if err != nil {
+			return fmt.Errorf("encode hold: %w", err)
 		}
 		revision, err := j.Save(ctx, holdKeys+policy, policy, "", body, entry.Revision)
 		switch {
@@ -214,22 +242,88 @@ func (r *records) setHold(ctx context.Context, policy string, hold *rotation.Hol
 			r.failed()
 			return err
 		}
-		r.putHold(policy, mirroredHold{hold, revision})
+		r.putHold(policy, mirroredHold{held, revision})
 		return nil
 	}
 }
 
-// heldRecord is a hold as it is kept: its end is kept too, so that no watch misses it.
-type heldRecord struct {
-	Hold *rotation.Hold `json:"hold"`
+// heldOf reads what is kept of a policy; what cannot be read counts as nothing.
+func heldOf(e journal.Entry) heldRecord {
+	var held heldRecord
+	if e.Problem != nil || e.Record == nil || json.Unmarshal(e.Record, &held) != nil {
+		return heldRecord{}
+	}
+	return held
+}
+
+// heads are the newest published events that the journal knows of what is selected.
+func (r *records) heads(only selection) map[string]audit.Head {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	heads := map[string]audit.Head{}
+	for at, m := range r.byPlace {
+		node := ""
+		if at.own {
+			node = r.here
+		}
+		if only.has(at.ID) {
+			heads[audit.Key(rotation.SubjectOf(at.Policy, at.Certificate), node)] = published(m.record.Head, m.record.Outbox)
+		}
+	}
+	for policy, held := range r.holds {
+		if only.certificate == "" && (only.policy == "" || only.policy == policy) {
+			heads[policy] = published(held.Head, held.Outbox)
+		}
+	}
+	return heads
+}
+
+// published is the newest event of a history that is not in the outbox any more.
+func published(head audit.Head, outbox []rotation.Event) audit.Head {
+	if len(outbox) == 0 {
+		return head
+	}
+	first := outbox[0].Data.Chain
+	return audit.Head{Sequence: first.Sequence - 1, Hash: first.Previous, At: first.PreviousAt}
+}
+
+// publishHolds sends the events of holds that are not published yet. What cannot be sent stays.
+func (r *records) publishHolds(ctx context.Context, publish func(context.Context, rotation.Event) error) error {
+	for policy, outbox := range r.holdOutboxes() {
+		for _, e := range outbox {
+			if err := publish(ctx, e); err != nil {
+				return err
+			}
+		}
+		last := outbox[len(outbox)-1].Data.Chain.Sequence
+		err := r.changeHold(ctx, policy, func(held *heldRecord) error {
+			held.Outbox = slices.DeleteFunc(held.Outbox, func(e rotation.Event) bool { return e.Data.Chain.Sequence <= last })
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *records) holdOutboxes() map[string][]rotation.Event {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	waiting := map[string][]rotation.Event{}
+	for policy, held := range r.holds {
+		if len(held.Outbox) > 0 {
+			waiting[policy] = slices.Clone(held.Outbox)
+		}
+	}
+	return waiting
 }
 
 func (r *records) absorbHold(policy string, e journal.Entry) {
-	var held heldRecord
-	if e.Record != nil && json.Unmarshal(e.Record, &held) != nil {
+	if e.Problem != nil {
 		return
 	}
-	if r.putHold(policy, mirroredHold{held.Hold, e.Revision}) {
+	if r.putHold(policy, mirroredHold{heldOf(e), e.Revision}) {
 		r.holdChanged(policy)
 	}
 }

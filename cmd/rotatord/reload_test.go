@@ -15,6 +15,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rotatord/rotatord/internal/admin"
+	"github.com/rotatord/rotatord/internal/bus"
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/cloudsim"
 	"github.com/rotatord/rotatord/internal/policy"
@@ -282,7 +283,7 @@ func TestPolicyRemovedWhileItIsPlanned(t *testing.T) {
 		}
 		answered := make(chan error, 1)
 		go func() {
-			status, answer := d.serviceVerbs()[verb](t.Context(), []byte(`{"of":"blog"}`))
+			status, answer := d.serviceVerbs()[verb](t.Context(), bus.Asker{}, []byte(`{"of":"blog"}`))
 			if status >= 500 {
 				answered <- fmt.Errorf("%s: %d %s", verb, status, answer)
 			}

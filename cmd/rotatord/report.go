@@ -104,6 +104,6 @@ type events struct{ d *daemon }
 func (e events) Publish(ctx context.Context, event rotation.Event) error {
 	return e.d.bus.Publish(ctx, bus.Event{
 		ID: event.ID, Kind: string(event.Kind), Policy: event.Data.Policy,
-		Subject: event.Data.Policy + "/" + event.Data.Certificate, Time: event.Time, Data: event.Data,
+		Subject: event.Subject(), Time: event.Time, Data: event.Data,
 	})
 }

@@ -328,24 +328,6 @@ func printWanted(w io.Writer, a admin.Assignment, now time.Time) {
 	}
 }
 
-func printHistory(w io.Writer, h admin.History) error {
-	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	for _, e := range slices.Backward(h.Events) {
-		detail := []string{}
-		for _, part := range []struct{ name, value string }{{"", e.Reason}, {"trigger", e.Trigger}, {"by", e.By}} {
-			if part.value != "" {
-				detail = append(detail, strings.TrimSpace(part.name+" "+part.value))
-			}
-		}
-		subject := e.Policy
-		if e.Certificate != "" {
-			subject += "/" + e.Certificate
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", stamp(e.Time), subject, e.Kind, dash(e.Target), dash(short(e.Fingerprint)), strings.Join(detail, "; "))
-	}
-	return t.Flush()
-}
-
 func printReload(w io.Writer, r admin.Reload) error {
 	if !r.OK {
 		fmt.Fprintln(w, "refused; the configuration of before stays in force:")

@@ -195,6 +195,50 @@ type Event struct {
 	Trigger     string    `json:"trigger,omitempty"`
 	By          string    `json:"by,omitempty"`
 	Reason      string    `json:"reason,omitempty"`
+	// Outcome is ok, held, refused, failed or found.
+	Outcome string `json:"outcome,omitempty"`
+	// Step was made, or failed; Steps were decided on.
+	Step  string   `json:"step,omitempty"`
+	Steps []string `json:"steps,omitempty"`
+	// RequestIDs are what services called the requests by which something was changed.
+	RequestIDs []string `json:"request_ids,omitempty"`
+	// PolicySHA256 is the hash of the policy's file as it was in force.
+	PolicySHA256 string `json:"policy_sha256,omitempty"`
+	// ID, Sequence, Hash and PreviousHash are the event's place in the chain.
+	ID           string `json:"id,omitempty"`
+	Sequence     uint64 `json:"sequence,omitempty"`
+	Hash         string `json:"hash,omitempty"`
+	PreviousHash string `json:"previous_hash,omitempty"`
+}
+
+// Verification is whether the history is whole and as it was written.
+type Verification struct {
+	OK     bool `json:"ok"`
+	Events int  `json:"events"`
+	// KeptSince is since when nothing may be missing.
+	KeptSince time.Time `json:"kept_since"`
+	Chains    []Chain   `json:"chains"`
+	Findings  []Finding `json:"findings"`
+}
+
+// Chain is the history of one certificate, or of the pauses of a policy.
+type Chain struct {
+	Subject string `json:"subject"`
+	Events  int    `json:"events"`
+	First   uint64 `json:"first"`
+	Last    uint64 `json:"last"`
+	// Hash is the last event's: kept elsewhere, it proves later that nothing was changed.
+	Hash string `json:"hash"`
+	// Journal says that the journal knows the history too: its end is then certain.
+	Journal bool        `json:"journal"`
+	Begun   []time.Time `json:"begun_anew,omitempty"`
+}
+
+// Finding is something that does not fit.
+type Finding struct {
+	Subject string    `json:"subject"`
+	Time    time.Time `json:"time,omitzero"`
+	Problem string    `json:"problem"`
 }
 
 // Progress is one step as it begins, or, with an error, as it fails. The first of a stream

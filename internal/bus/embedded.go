@@ -64,7 +64,7 @@ func (b *Bus) startEmbedded() ([]nats.Option, error) {
 	e := &embedded{dir: b.cfg.StoreDir, log: b.log, options: func() (*server.Options, error) { return b.serverOptions(password) }}
 	s, err := e.start()
 	if err != nil {
-		if !isPassing(err) {
+		if !IsPassing(err) {
 			return nil, err
 		}
 		e.down(err)
@@ -263,14 +263,14 @@ func (e *embedded) probe() error {
 		return fmt.Errorf("the disk of the NATS store is full; make room, it goes on by itself then: %w", err)
 	case errors.Is(err, syscall.EROFS):
 		return fmt.Errorf("the NATS store is mounted read-only; mount it writable, it goes on by itself then: %w", err)
-	case isPassing(err):
+	case IsPassing(err):
 		return fmt.Errorf("the disk of the NATS store fails; it goes on by itself when that is over: %w", err)
 	}
 	return fmt.Errorf("use the NATS store: %w", err)
 }
 
-// isPassing reports whether the disk may be well again without a new configuration.
-func isPassing(err error) bool {
+// IsPassing reports whether an error is a disk's that may be well again without a hand.
+func IsPassing(err error) bool {
 	for _, passing := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
 		if errors.Is(err, passing) {
 			return true

@@ -8,6 +8,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rotatord/rotatord/internal/audit"
 )
 
 // Event is a CloudEvent 1.0 that rotatord publishes on
@@ -19,7 +21,7 @@ type Event struct {
 	// Kind is the last part of the type: issued, deployed, converged, ...
 	Kind   string
 	Policy string
-	// Subject is what it is about: "policy/certificate".
+	// Subject is what it is about: "policy/certificate", or a policy.
 	Subject string
 	Time    time.Time
 	// Data is the event's own JSON object.
@@ -41,7 +43,7 @@ type cloudEvent struct {
 // Publish sends an event and returns when the server has stored it.
 func (b *Bus) Publish(ctx context.Context, e Event) error {
 	body, err := json.Marshal(cloudEvent{
-		SpecVersion: "1.0", ID: e.ID, Source: "/rotatord/" + b.cfg.Node, Type: "io.rotatord." + e.Kind,
+		SpecVersion: "1.0", ID: e.ID, Source: "/rotatord/" + b.cfg.Node, Type: audit.TypePrefix + e.Kind,
 		Subject: e.Subject, Time: e.Time.UTC(), DataContentType: "application/json", Data: e.Data,
 	})
 	if err != nil {

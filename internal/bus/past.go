@@ -36,10 +36,7 @@ func (b *Bus) Past(ctx context.Context, policy string, limit int, match func(Pas
 	if err != nil {
 		return nil, fmt.Errorf("look at the events: %w", err)
 	}
-	filter := b.events()
-	if policy != "" {
-		filter = b.event(Token(policy), "*")
-	}
+	filter := b.eventsOf(policy)
 	state := stream.CachedInfo().State
 	var found []PastEvent
 	for end, span := state.LastSeq, uint64(firstPast); end >= state.FirstSeq && end > 0 && len(found) < limit; span *= 4 {
@@ -53,6 +50,35 @@ func (b *Bus) Past(ctx context.Context, policy string, limit int, match func(Pas
 		end = start - 1
 	}
 	return found[:min(len(found), limit)], nil
+}
+
+// AllPast hands on every event that is kept, of one policy or, for an empty name, of all,
+// oldest first. Those that come while it reads are not among them.
+func (b *Bus) AllPast(ctx context.Context, policy string, handle func(PastEvent)) error {
+	stream, err := b.js.Stream(ctx, b.eventStream())
+	if err != nil {
+		return fmt.Errorf("look at the events: %w", err)
+	}
+	state := stream.CachedInfo().State
+	if state.Msgs == 0 {
+		return nil
+	}
+	_, err = readPast(ctx, stream, b.eventsOf(policy), state.FirstSeq, state.LastSeq, func(e PastEvent) bool {
+		handle(e)
+		return false
+	})
+	if err != nil {
+		return fmt.Errorf("read the events: %w", err)
+	}
+	return nil
+}
+
+// eventsOf are the subjects of a policy's events, or, for an empty name, of all.
+func (b *Bus) eventsOf(policy string) string {
+	if policy == "" {
+		return b.events()
+	}
+	return b.event(Token(policy), "*")
 }
 
 // readPast reads the matching events between two sequence numbers, oldest first.

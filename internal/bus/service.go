@@ -2,8 +2,10 @@ package bus
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/nats-io/nats.go"
@@ -11,7 +13,33 @@ import (
 )
 
 // Verb answers one request of the micro service with a status as HTTP has it and a body.
-type Verb func(ctx context.Context, request []byte) (status int, answer []byte)
+type Verb func(ctx context.Context, by Asker, request []byte) (status int, answer []byte)
+
+// Asker is who asks, as far as the server vouches for it: it does where the request comes from
+// another account, and names the user where the import shares that (share: true). Within the
+// daemon's own account it says nothing.
+type Asker struct {
+	Account string `json:"acc"`
+	User    string `json:"user"`
+}
+
+const (
+	// requestInfo is the header in which a server says whose a request is that it takes from
+	// another account, in place of what the client may have put there.
+	requestInfo = "Nats-Request-Info"
+	// importedReply begins the reply subjects of such requests.
+	importedReply = "_R_."
+	// maxAsker is the longest name that is taken over, in bytes.
+	maxAsker = 128
+)
+
+// askerOf reads who asks.
+func askerOf(reply, header string) (by Asker) {
+	if !strings.HasPrefix(reply, importedReply) || json.Unmarshal([]byte(header), &by) != nil {
+		return Asker{}
+	}
+	return Asker{Account: cut(by.Account, maxAsker), User: cut(by.User, maxAsker)}
+}
 
 const (
 	// serviceName is how `nats micro` calls the service.
@@ -62,7 +90,7 @@ func (b *Bus) Serve(ctx context.Context, version string, verbs map[string]Verb) 
 }
 
 func (b *Bus) answer(ctx context.Context, name string, r micro.Request, verb Verb) {
-	status, body := verb(ctx, r.Data())
+	status, body := verb(ctx, askerOf(r.Reply(), r.Headers().Get(requestInfo)), r.Data())
 	if most := b.conn.MaxPayload(); int64(len(body)) > most {
 		status, body = tooLarge, fmt.Appendf(nil, `{"error":"the answer has %d bytes, and the NATS server takes %d; ask for one policy or certificate"}`, len(body), most)
 	}

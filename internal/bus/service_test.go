@@ -4,19 +4,23 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/micro"
 )
 
 // offered are verbs that answer what they were asked, or refuse.
 func offered() map[string]Verb {
 	return map[string]Verb{
-		"status": func(_ context.Context, request []byte) (int, []byte) { return 200, request },
-		"rotate": func(context.Context, []byte) (int, []byte) { return 409, []byte(`{"error":"paused"}`) },
+		"status": func(_ context.Context, _ Asker, request []byte) (int, []byte) { return 200, request },
+		"rotate": func(context.Context, Asker, []byte) (int, []byte) { return 409, []byte(`{"error":"paused"}`) },
 	}
 }
 
@@ -55,13 +59,47 @@ func TestService(t *testing.T) {
 	})
 }
 
+// The server says who asks from another account, whatever the client says of itself, and
+// nobody does within the daemon's own.
+func TestServiceKnowsWhoAsks(t *testing.T) {
+	port, conf := freePort(t), filepath.Join(t.TempDir(), "nats.conf")
+	must(t, os.WriteFile(conf, []byte(`accounts {
+  DAEMONS {
+    jetstream: enabled
+    users: [{user: daemon, password: d}]
+    exports: [{service: "rotatord.control.>"}]
+  }
+  OPEN { users: [{user: alice, password: a}], imports: [{service: {account: DAEMONS, subject: "rotatord.control.>"}, share: true}] }
+  CLOSED { users: [{user: bob, password: b}], imports: [{service: {account: DAEMONS, subject: "rotatord.control.>"}}] }
+}`), 0o600))
+	external(t, port, t.TempDir(), func(o *server.Options) { must(t, o.ProcessConfigFile(conf)) })
+	as := func(user string) string { return fmt.Sprintf("nats://%s@127.0.0.1:%d", user, port) }
+	b := prepared(t, at(t, as("daemon:d")))
+	verbs := map[string]Verb{"who": func(_ context.Context, by Asker, _ []byte) (int, []byte) {
+		return 200, fmt.Appendf(nil, "%s/%s", by.Account, by.User)
+	}}
+	defer background(t, func(ctx context.Context) error { return b.Serve(ctx, "1.2.3", verbs) }).stop(t)
+	for user, want := range map[string]string{"alice:a": "OPEN/alice", "bob:b": "CLOSED/", "daemon:d": "/"} {
+		client := dial(t, as(user))
+		m := nats.NewMsg("rotatord.control.who")
+		m.Header.Set("Nats-Request-Info", `{"acc":"ADMINS","user":"root"}`)
+		eventually(t, "the service", func() bool {
+			answer, err := client.RequestMsg(m, time.Second)
+			if err == nil && string(answer.Data) != want {
+				t.Errorf("%s is taken for %s, want %s", user, answer.Data, want)
+			}
+			return err == nil
+		})
+	}
+}
+
 // What the server does not take is said, so that nobody waits for it in vain.
 func TestServiceAnswerTooLarge(t *testing.T) {
 	port := freePort(t)
 	external(t, port, t.TempDir(), nil)
 	b := prepared(t, at(t, onPort(port)))
 	verbs := offered()
-	verbs["plan"] = func(context.Context, []byte) (int, []byte) { return 200, make([]byte, 2<<20) }
+	verbs["plan"] = func(context.Context, Asker, []byte) (int, []byte) { return 200, make([]byte, 2<<20) }
 	defer background(t, func(ctx context.Context) error { return b.Serve(ctx, "1.2.3", verbs) }).stop(t)
 	client := dial(t, onPort(port))
 	eventually(t, "the service", func() bool { _, err := client.Request("rotatord.control.status", nil, time.Second); return err == nil })
@@ -83,7 +121,7 @@ func TestServiceAnswersSideBySide(t *testing.T) {
 	b := prepared(t, at(t, onPort(port)))
 	release := make(chan struct{})
 	verbs := offered()
-	verbs["plan"] = func(context.Context, []byte) (int, []byte) { <-release; return 200, []byte("{}") }
+	verbs["plan"] = func(context.Context, Asker, []byte) (int, []byte) { <-release; return 200, []byte("{}") }
 	defer background(t, func(ctx context.Context) error { return b.Serve(ctx, "1.2.3", verbs) }).stop(t)
 	defer close(release)
 	client := dial(t, onPort(port))

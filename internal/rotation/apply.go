@@ -35,6 +35,7 @@ func (r *run) apply(ctx context.Context, s Step) error {
 	}
 	r.progress(s, nil)
 	if s.Kind != StepLook {
+		r.decide(r.steps)
 		r.announce(v, s)
 		if err := r.intend(ctx, s); err != nil {
 			return err
@@ -143,7 +144,7 @@ func (r *run) start(v *View) {
 			return
 		}
 		t.StartedAt = now
-		d := EventData{Target: v.Name, Endpoints: v.Endpoints, Trigger: string(r.o.Trigger)}
+		d := EventData{Target: v.Name, Endpoints: v.Endpoints}
 		if t.Active != nil {
 			d.Previous = t.Active.Fingerprint
 		}
@@ -208,7 +209,7 @@ func (r *run) stage(ctx context.Context, v *View) error {
 	v.Observed.Remotes = append(v.Observed.Remotes, remote)
 	v.Staged = remote.Handle
 	r.log.Info("bundle staged", "target", v.Name, "fingerprint", short(r.o.wants()), "handle", remote.Handle, "name", remote.Name)
-	r.tell(EventDeployed, EventData{Target: v.Name})
+	r.tell(EventDeployed, EventData{Step: StepStage, Target: v.Name})
 	return nil
 }
 
@@ -241,7 +242,7 @@ func (r *run) activate(ctx context.Context, v *View, h providers.Handle) error {
 	record := &r.o.Record
 	record.Verified, record.Proven, record.VerifyAttempts, record.VerifyNext = [32]byte{}, [32]byte{}, 0, time.Time{}
 	r.log.Info("bundle activated", "target", v.Name, "fingerprint", short(r.o.wants()), "handle", h, "endpoints", v.Endpoints)
-	r.tell(EventActivated, EventData{Target: v.Name, Endpoints: v.Endpoints, Previous: previous})
+	r.tell(EventActivated, EventData{Step: StepActivate, Target: v.Name, Endpoints: v.Endpoints, Previous: previous})
 	return nil
 }
 
@@ -271,12 +272,7 @@ func (r *run) retire(ctx context.Context, v *View, s Step) error {
 		r.e.cfg.Meter.Retired(v.Kind, "ok")
 	case providers.KindOf(err) == providers.KindInUse:
 		r.e.cfg.Meter.Retired(v.Kind, "in_use")
-		r.log.Warn("superseded certificate is still served by something; it stays", "target", v.Name, "handle", s.Handle, "err", err)
-		r.update(v.Name, func(t *TargetRecord) {
-			for i := range t.Superseded {
-				t.Superseded[i].InUse = t.Superseded[i].InUse || t.Superseded[i].Handle == s.Handle
-			}
-		})
+		r.staysInUse(v, s, err)
 		return nil
 	default:
 		r.e.cfg.Meter.Retired(v.Kind, "failed")
@@ -289,8 +285,26 @@ func (r *run) retire(ctx context.Context, v *View, s Step) error {
 		}
 	})
 	r.log.Info("superseded certificate retired", "target", v.Name, "fingerprint", short(s.Fingerprint), "handle", s.Handle)
-	r.tell(EventRetired, EventData{Target: v.Name, Fingerprint: s.Fingerprint})
+	r.tell(EventRetired, EventData{Step: StepRetire, Target: v.Name, Fingerprint: s.Fingerprint})
 	return nil
+}
+
+// staysInUse notes, and tells once, that something still serves what is superseded.
+func (r *run) staysInUse(v *View, s Step, err error) {
+	known := false
+	r.update(v.Name, func(t *TargetRecord) {
+		for i := range t.Superseded {
+			if p := &t.Superseded[i]; p.Handle == s.Handle {
+				known, p.InUse = p.InUse, true
+			}
+		}
+	})
+	r.noteFailure(err, known)
+	if known {
+		return
+	}
+	r.log.Warn("superseded certificate is still served by something; it stays", "target", v.Name, "handle", s.Handle, "err", err)
+	r.tell(EventFailed, EventData{Step: StepRetire, Outcome: OutcomeRefused, Target: v.Name, Fingerprint: s.Fingerprint, Reason: err.Error()})
 }
 
 // verify makes the handshakes. With no endpoints in the policy, the targets' own word,
@@ -319,7 +333,7 @@ func (r *run) verify(ctx context.Context, of []string) {
 		}
 		if record.Verified != wanted {
 			r.log.Info("bundle verified", "fingerprint", short(wanted), "handshakes", len(probes))
-			r.tell(EventVerified, EventData{Endpoints: of})
+			r.tell(EventVerified, EventData{Step: StepVerify, Endpoints: of})
 		}
 		record.Verified, record.Good, record.Chain, record.Proven = wanted, wanted, r.o.Wanted.Chain, [32]byte{}
 		r.setDriftServed(false, "")
@@ -368,6 +382,7 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 		return err
 	}
 	r.progress(s, err)
+	r.failedStep = s.Kind
 	now := r.now()
 	kind := providers.KindOf(err).String()
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, v.Kind, string(s.Kind), kind)
@@ -378,8 +393,8 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 		if t.room() != nil {
 			t.RetryAt = now.Add(time.Second).UTC() // it can be made, and need not be waited for
 		}
-		if !repeated {
-			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "retry_at", clock(t.RetryAt), "err", err)
+		if r.noteFailure(err, repeated); !repeated {
+			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "retry_at", clock(t.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
 		}
 		if t.Failures == 1 && !t.StartedAt.IsZero() {
 			r.e.cfg.Meter.Rotated(r.o.ID.Policy, v.Kind, "failed", now.Sub(t.StartedAt))
@@ -391,6 +406,16 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 	r.o.Record.Intent = nil
 	r.tried()
 	return r.save(ctx)
+}
+
+// noteFailure keeps the id of the call that failed for the event that tells of it. Of a failure
+// that is no news there is none, and its calls are not the next step's.
+func (r *run) noteFailure(err error, repeated bool) {
+	if repeated {
+		r.requests.Take()
+		return
+	}
+	r.requests.Note(providers.RequestIDOf(err))
 }
 
 // tried ends somebody's impatience: one try is what it buys.

@@ -189,7 +189,7 @@ func TestPlanWhileTheClockJumps(t *testing.T) {
 // TestAsOfMovesEveryOwnTime: a new field of a record is to be thought of.
 func TestAsOfMovesEveryOwnTime(t *testing.T) {
 	// Times of others: certificates, messages, the events that were told.
-	theirs := []string{"Asked", "NotBefore", "NotAfter", "Forced", "Honoured", "Time", "CheckedAt"}
+	theirs := []string{"Asked", "NotBefore", "NotAfter", "Forced", "Honoured", "Time", "CheckedAt", "Head.At", "PreviousAt"}
 	var r Record
 	fill(reflect.ValueOf(&r).Elem())
 	const ahead = 3 * time.Hour

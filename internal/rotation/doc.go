@@ -2,8 +2,8 @@
 // function, and applies the plan step by step, journalled, until nothing is left to do
 // or the plan says wait.
 //
-// It may import internal/policy, internal/providers, internal/certs and the standard
-// library. It imports no adapter, no NATS and no HTTP: what it needs of them it
+// It may import internal/audit, internal/certs, internal/policy, internal/providers,
+// internal/scheduler and the standard library. It imports no adapter, no NATS and no HTTP: what it needs of them it
 // declares as small interfaces (contract.go), and cmd/rotatord fills them in.
 //
 // Invariants:

@@ -35,6 +35,12 @@ type Config struct {
 	// Progress hears of each step when it begins, and once more, with the error, if it fails;
 	// nil: nobody listens.
 	Progress func(id ID, s Step, err error)
+	// PolicySHA256 is the hash of the file that a policy in force was read from; nil: it is not
+	// told.
+	PolicySHA256 func(policy string) string
+	// Node is whose records those of a policy are, where each node has its own; nil: they are
+	// everybody's.
+	Node func(policy string) string
 	// Skew is how far this host's clock is ahead of the clouds'; nil: nobody knows.
 	Skew   func() time.Duration
 	Logger *slog.Logger
@@ -97,6 +103,7 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 		r.o.Skew = e.skew()          // the first answer of a cloud tells it
 		r.o.Hold = e.hold(id.Policy) // somebody may be in a hurry to stop it
 		steps := Plan(r.o, r.now())
+		r.steps = steps
 		next := slices.IndexFunc(steps, Step.acts)
 		if next < 0 {
 			return r.finish(ctx, steps)
@@ -107,7 +114,7 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 		if e.cfg.Assembly(id.Policy) != r.assembly {
 			return ErrReplaced
 		}
-		if err := r.apply(ctx, steps[next]); err != nil {
+		if err := r.apply(providers.WithRequests(ctx, r.requests), steps[next]); err != nil {
 			return err
 		}
 	}
@@ -178,8 +185,20 @@ type run struct {
 	asked    time.Time
 	// answers is the newest wish that somebody may wait for; zero where nobody does.
 	answers time.Time
-	// by and why are whose wish this run answers.
-	by, why string
+	// by and why are whose wish this run answers, trigger is how it came, policySHA256 by which
+	// rules.
+	by, why      string
+	trigger      Trigger
+	policySHA256 string
+	// node is whose record it is; empty for everybody's.
+	node string
+	// requests are those made of services of which no event has told yet.
+	requests *providers.Requests
+	// decided says that this run has told of its decision; failedStep is the last that failed.
+	decided    bool
+	failedStep StepKind
+	// steps is the plan of this round.
+	steps []Step
 	// made are the steps of this run.
 	made map[string]bool
 	// brakeAsked says that the brake was asked in this run.
@@ -222,7 +241,13 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 	}
 	r := &run{
 		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, by: q.By, why: q.Reason, made: map[string]bool{},
-		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate),
+		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate), trigger: q.Trigger, requests: &providers.Requests{},
+	}
+	if e.cfg.PolicySHA256 != nil {
+		r.policySHA256 = e.cfg.PolicySHA256(id.Policy)
+	}
+	if e.cfg.Node != nil {
+		r.node = e.cfg.Node(id.Policy)
 	}
 	if q.Trigger.impatient() {
 		r.answers = q.newest().UTC()
@@ -341,6 +366,7 @@ func (r *run) finish(ctx context.Context, steps []Step) error {
 	record := &r.o.Record
 	record.Intent = nil
 	state, reason := judge(&r.o, steps, now)
+	r.decide(steps)
 	if state != record.State {
 		r.countDeferral(steps)
 	}

@@ -38,7 +38,7 @@ func TestFirstRotation(t *testing.T) {
 		}
 		w.drive(TriggerDeadline, time.Minute)
 		w.expectState(StateConverged)
-		want := []EventKind{EventStarted, EventDeployed, EventActivated, EventVerified, EventConverged}
+		want := []EventKind{EventPlanned, EventStarted, EventDeployed, EventActivated, EventVerified, EventConverged}
 		if !slices.Equal(w.order, want) {
 			t.Errorf("events %v, want %v", w.order, want)
 		}

@@ -1,18 +1,29 @@
 package rotation
 
 import (
+	"cmp"
+	_ "embed"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/rotatord/rotatord/internal/audit"
 	"github.com/rotatord/rotatord/internal/certs"
 )
+
+// EventSchema is the JSON Schema (draft 2020-12) of every event, as CloudEvents in JSON.
+//
+//go:embed event.schema.json
+var EventSchema []byte
 
 // EventKind is the last part of an event's type and subject.
 type EventKind string
 
 // The events of this engine.
 const (
+	EventPlanned     EventKind = "planned"     // what is to be done was decided, or what holds it back
 	EventIssued      EventKind = "issued"      // the policy's issuer made a new certificate
 	EventStarted     EventKind = "started"     // the first change of a rotation is about to be made
 	EventDeployed    EventKind = "deployed"    // a target holds the bundle; nothing serves it yet
@@ -31,6 +42,31 @@ const (
 	EventResumed     EventKind = "resumed"     // and no longer does
 )
 
+// EventKinds are all kinds.
+func EventKinds() []EventKind {
+	return []EventKind{
+		EventPlanned, EventIssued, EventStarted, EventDeployed, EventActivated, EventVerified, EventConverged, EventFailed, EventExpiring, EventRolledBack,
+		EventBraked, EventRetired, EventDrifted, EventRepaired, EventQuarantined, EventPaused, EventResumed,
+	}
+}
+
+// Outcome is how what an event tells of ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeOK      Outcome = "ok"      // it was done, or is about to be
+	OutcomeHeld    Outcome = "held"    // it waits: for a window, a confirmation, a party
+	OutcomeRefused Outcome = "refused" // it is not done, for what was asked for is not right
+	OutcomeFailed  Outcome = "failed"  // it was tried, and failed
+	OutcomeFound   Outcome = "found"   // nobody did it: it was found to be so
+)
+
+// outcomes are those of the kinds that end in one way only, where it is not OutcomeOK.
+var outcomes = map[EventKind]Outcome{
+	EventFailed: OutcomeFailed, EventBraked: OutcomeHeld, EventQuarantined: OutcomeRefused, EventDrifted: OutcomeFound, EventExpiring: OutcomeFound,
+}
+
 // Event is something that happened to an assignment.
 type Event struct {
 	// ID is the same whenever the same event is published again.
@@ -42,8 +78,13 @@ type Event struct {
 
 // EventData is what listeners get.
 type EventData struct {
-	Policy      string            `json:"policy"`
-	Certificate string            `json:"certificate"`
+	Policy string `json:"policy"`
+	// Certificate is empty for what is about a policy as a whole.
+	Certificate string  `json:"certificate,omitempty"`
+	Outcome     Outcome `json:"outcome"`
+	// Step is the step that was made, or failed; Steps are those that were decided on.
+	Step        StepKind          `json:"step,omitempty"`
+	Steps       []string          `json:"steps,omitempty"`
 	Fingerprint certs.Fingerprint `json:"fingerprint,omitzero"`
 	// Previous is what was served before.
 	Previous  certs.Fingerprint `json:"previous,omitzero"`
@@ -57,33 +98,124 @@ type EventData struct {
 	CertificatePEM string `json:"certificate_pem,omitempty"`
 	// Reason says why, in words.
 	Reason string `json:"reason,omitempty"`
+	// RequestIDs are what the services called the requests by which something was changed, or
+	// tried to.
+	RequestIDs []string `json:"request_ids,omitempty"`
+	// PolicySHA256 is the hash of the policy's file as it was in force.
+	PolicySHA256 string `json:"policy_sha256,omitempty"`
+	// Chain binds the event to the one before it.
+	Chain audit.Link `json:"chain"`
 }
 
-// HoldEvent tells that a policy is held, or, with a nil hold, that it is not any more.
-func HoldEvent(policy, by string, hold *Hold, now time.Time) Event {
-	e := Event{ID: fmt.Sprintf("%s-hold-%d", policy, now.UnixNano()), Kind: EventResumed, Time: now.UTC(), Data: EventData{Policy: policy, By: by}}
+// Type is the event's type as others see it.
+func (e Event) Type() string { return audit.TypePrefix + string(e.Kind) }
+
+// Subject is what the event is about: a certificate of a policy, or a policy.
+func (e Event) Subject() string { return SubjectOf(e.Data.Policy, e.Data.Certificate) }
+
+// SubjectOf is the subject of the events of a certificate, or, without one, of a policy.
+func SubjectOf(policy, certificate string) string {
+	return strings.TrimSuffix(policy+"/"+certificate, "/")
+}
+
+// sealed is the event with an id, bound to the one that the head names, and the head that it
+// becomes.
+func (e Event) sealed(head audit.Head, node string) (Event, audit.Head, error) {
+	e.Data.Chain = head.Next()
+	e.Data.Chain.Node = node
+	data, err := json.Marshal(e.Data)
+	if err != nil {
+		return e, head, fmt.Errorf("encode event: %w", err)
+	}
+	entry := audit.Entry{Type: e.Type(), Subject: e.Subject(), Time: e.Time, Data: data}
+	content, err := audit.Hash(entry)
+	if err != nil {
+		return e, head, err
+	}
+	// Made of what it says: an id that two different events had would cost one of them.
+	e.ID = fmt.Sprintf("%s-%d-%s", audit.Key(entry.Subject, node), e.Data.Chain.Sequence, content[:16])
+	entry.ID = e.ID
+	if e.Data.Chain.Hash, err = audit.Hash(entry); err != nil {
+		return e, head, err
+	}
+	return e, audit.Head{Sequence: e.Data.Chain.Sequence, Hash: e.Data.Chain.Hash, At: e.Time}, nil
+}
+
+// HoldEvent tells that a policy is held, or, with a nil hold, that it is not any more. It
+// follows the policy's event that head names, and returns the head that it becomes.
+func HoldEvent(policy, policySHA256, by string, hold *Hold, now time.Time, head audit.Head) (Event, audit.Head, error) {
+	e := Event{
+		Kind: EventResumed, Time: now.UTC(),
+		Data: EventData{Policy: policy, Outcome: OutcomeOK, Trigger: string(TriggerManual), By: by, PolicySHA256: policySHA256},
+	}
 	if hold != nil {
 		e.Kind, e.Data.Reason = EventPaused, hold.Reason
 		if !hold.Until.IsZero() {
 			e.Data.Reason = strings.TrimPrefix(e.Data.Reason+"; until "+clock(hold.Until), "; ")
 		}
 	}
-	return e
+	return e.sealed(head, "")
 }
 
 // tell puts an event into the record's outbox. It leaves with the next write, and is
 // published after it: an event that was heard did happen.
 func (r *run) tell(kind EventKind, d EventData) {
-	d.Policy, d.Certificate, d.By = r.o.ID.Policy, r.o.ID.Certificate, r.by
+	record := &r.o.Record
+	d.Policy, d.Certificate, d.By, d.PolicySHA256 = r.o.ID.Policy, r.o.ID.Certificate, r.by, r.policySHA256
 	if d.Fingerprint.IsZero() {
 		d.Fingerprint = r.o.wants()
 	}
 	if d.Fingerprint == r.o.wants() && r.o.Wanted != nil {
 		d.NotAfter = r.o.Wanted.Info.NotAfter
 	}
-	record := &r.o.Record
-	record.Sequence++
-	record.Outbox = append(record.Outbox, Event{
-		ID: fmt.Sprintf("%s/%s-%d-%d", d.Policy, d.Certificate, record.Sequence, r.now().UnixMilli()), Kind: kind, Time: r.now().UTC(), Data: d,
-	})
+	d.Trigger = cmp.Or(d.Trigger, string(r.trigger))
+	d.Outcome = cmp.Or(d.Outcome, outcomes[kind], OutcomeOK)
+	d.RequestIDs = r.requests.Take()
+	e, head, err := Event{Kind: kind, Time: r.now().UTC(), Data: d}.sealed(record.Head, r.node)
+	if err != nil {
+		r.log.Error("event cannot be sealed", "event", kind, "err", err)
+	}
+	record.Head, record.Outbox = head, append(record.Outbox, e)
+}
+
+// decide tells what was decided, where that is news: what is about to be done, or what holds
+// it back. Whoever asked for a look hears of it even if it led to nothing.
+func (r *run) decide(steps []Step) {
+	if r.decided {
+		return
+	}
+	r.decided = true
+	d := EventData{Outcome: OutcomeOK}
+	for _, s := range steps {
+		_, held := deferrals[s.Cause]
+		switch {
+		case s.changes():
+			d.Steps = append(d.Steps, strings.TrimSpace(fmt.Sprintf("%s %s %s", s.Kind, s.Target, of(s, r.o.wants()))))
+			d.Reason = cmp.Or(d.Reason, s.Reason)
+		case held && s.Kind == StepWait && s.Cause != CauseBraked: // of the brake there is an event of its own
+			d.Steps = append(d.Steps, strings.Join(strings.Fields(fmt.Sprintf("hold %s (%s)", s.Target, s.Cause)), " "))
+			d.Reason = cmp.Or(d.Reason, s.Reason)
+		}
+	}
+	if !slices.ContainsFunc(steps, Step.changes) && len(d.Steps) > 0 {
+		d.Outcome = OutcomeHeld
+	}
+	decision := short(r.o.wants()) + ": " + strings.Join(d.Steps, ", ")
+	switch {
+	case len(d.Steps) > 0 && (decision != r.o.Record.Decided || r.by != ""):
+	case len(d.Steps) == 0 && r.by != "" && r.answers.After(r.o.Record.Answered):
+		d.Reason = "nothing is to be done now"
+	default:
+		return
+	}
+	r.o.Record.Decided = decision
+	r.tell(EventPlanned, d)
+}
+
+// of is which bundle a step is about, where it is not the wanted one.
+func of(s Step, wanted certs.Fingerprint) string {
+	if s.Fingerprint == wanted {
+		return ""
+	}
+	return short(s.Fingerprint)
 }

@@ -60,6 +60,7 @@ func (r *run) tryingSince() time.Time {
 func (r *run) applySource(ctx context.Context, s Step) error {
 	err := r.once(s)
 	if err == nil && s.Kind != StepLook {
+		r.decide(r.steps)
 		if s.Kind == StepIssue {
 			r.begun()
 			if r.o.Record.Issuing.Since.IsZero() {
@@ -113,12 +114,13 @@ func (r *run) sourceFailed(ctx context.Context, s Step, err error) error {
 		return err
 	}
 	r.progress(s, err)
+	r.failedStep = s.Kind
 	issuing, kind := r.attempts(s.Kind), providers.KindOf(err).String()
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, r.o.Policy.Source.Kind(), string(s.Kind), kind)
 	repeated := issuing.Failure == err.Error()
 	issuing.failed(s.Kind, err, r.now())
-	if !repeated {
-		r.log.Warn("step failed", "step", s.Kind, "source", r.o.Policy.Source.Kind(), "kind", kind, "retry_at", clock(issuing.RetryAt), "err", err)
+	if r.noteFailure(err, repeated); !repeated {
+		r.log.Warn("step failed", "step", s.Kind, "source", r.o.Policy.Source.Kind(), "kind", kind, "retry_at", clock(issuing.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
 	}
 	r.tried()
 	return r.save(ctx)
@@ -242,7 +244,7 @@ func (r *run) adoptTry(c providers.Issued, issue Issue) {
 	record.Issued = append(record.Issued, issue)
 	r.o.issued()
 	r.absorbWanted()
-	r.tell(EventIssued, EventData{Reason: "an earlier try", Trigger: string(r.o.Trigger), CertificatePEM: string(c.PEM)})
+	r.tell(EventIssued, EventData{Step: StepIssue, Reason: "an earlier try", CertificatePEM: string(c.PEM)})
 }
 
 func issueOf(c providers.Issued, asks string, now time.Time) Issue {
@@ -274,7 +276,7 @@ func (r *run) issue(ctx context.Context, reason string) error {
 	r.absorbWanted()
 	if issued.Problem == "" {
 		r.log.Info("certificate issued", "fingerprint", short(issued.Info.Fingerprint), "handle", issued.Handle, "reason", reason, "not_after", clock(issued.Info.NotAfter))
-		r.tell(EventIssued, EventData{Reason: reason, Trigger: string(r.o.Trigger), CertificatePEM: string(issued.PEM)})
+		r.tell(EventIssued, EventData{Step: StepIssue, Reason: reason, CertificatePEM: string(issued.PEM)})
 	}
 	return nil
 }
@@ -309,7 +311,7 @@ func (r *run) revoke(ctx context.Context, s Step) error {
 		}
 		r.e.cfg.Meter.Retired(kind, "ok")
 		r.log.Info("superseded certificate revoked", "fingerprint", short(s.Fingerprint), "handle", s.Handle)
-		r.tell(EventRetired, EventData{Target: kind, Fingerprint: s.Fingerprint})
+		r.tell(EventRetired, EventData{Step: StepRevoke, Target: kind, Fingerprint: s.Fingerprint})
 	}
 	kept := r.issueRequest()
 	kept.Known = slices.DeleteFunc(kept.Known, func(h providers.Handle) bool { return h == s.Handle })

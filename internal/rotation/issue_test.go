@@ -56,7 +56,7 @@ func (i *issuer) tell(m *madeCertificate) providers.Issued {
 	if i.gone[m.handle] != "" {
 		problem = i.gone[m.handle]
 	}
-	return providers.Issued{Handle: m.handle, Info: m.info, Chain: 1, Created: m.at, Owned: true, Problem: problem, PEM: []byte("public " + m.handle)}
+	return providers.Issued{Handle: m.handle, Info: m.info, Chain: 1, Created: m.at, Owned: true, Problem: problem, PEM: []byte("-----BEGIN CERTIFICATE-----\npublic " + m.handle)}
 }
 
 func (i *issuer) Issue(_ context.Context, r providers.IssueRequest) (issued providers.Issued, err error) {

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/rotatord/rotatord/internal/audit"
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/providers"
 )
@@ -78,9 +79,11 @@ type Record struct {
 	// Answered is the newest wish of an operator or a message that a look has answered.
 	Answered time.Time `json:"answered,omitzero"`
 
-	// Sequence numbers the assignment's events; Outbox are those not yet published.
-	Sequence uint64  `json:"sequence,omitempty"`
-	Outbox   []Event `json:"outbox,omitempty"`
+	// Decided is the last decision that an event told of.
+	Decided string `json:"decided,omitempty"`
+	// Head is the newest of the assignment's events; Outbox are those not yet published.
+	Head   audit.Head `json:"head,omitzero"`
+	Outbox []Event    `json:"outbox,omitempty"`
 }
 
 // lacksRoom reports whether the target could not take a bundle for its quota.

@@ -160,7 +160,7 @@ func (r *run) rollBack(ctx context.Context, v *View, s Step) error {
 	})
 	r.e.cfg.Meter.RolledBack(r.o.ID.Policy, v.Kind)
 	r.log.Error("rolled back: the bundle was not served, its predecessor is again", "target", v.Name, "fingerprint", short(r.o.wants()), "back_to", short(s.Fingerprint), "reason", s.Reason)
-	r.tell(EventRolledBack, EventData{Target: v.Name, Endpoints: v.Endpoints, Previous: s.Fingerprint, Reason: s.Reason})
+	r.tell(EventRolledBack, EventData{Step: StepRollBack, Target: v.Name, Endpoints: v.Endpoints, Previous: s.Fingerprint, Reason: s.Reason})
 	return nil
 }
 

@@ -157,16 +157,24 @@ func (r *run) conclude(state State, reason string, now time.Time) {
 	switch state {
 	case StateFailed, StateExpired:
 		r.log.Error("assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason)
-		r.tell(EventFailed, EventData{Reason: reason, Trigger: string(r.o.Trigger)})
+		r.tell(EventFailed, EventData{Step: r.failedStep, Outcome: r.failure(), Reason: reason})
 	case StateBraked:
 		r.log.Warn("assignment braked; confirm the change or take it back", "fingerprint", short(r.o.wants()), "reason", reason)
-		r.tell(EventBraked, EventData{Reason: reason, Trigger: string(r.o.Trigger)})
+		r.tell(EventBraked, EventData{Reason: reason})
 	case StateQuarantined:
 		r.log.Warn("assignment quarantined; the last good bundle stays in force", "fingerprint", short(r.o.wants()), "reason", reason)
 		r.tell(EventQuarantined, EventData{Reason: reason})
 	default:
 		r.log.Info("assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason)
 	}
+}
+
+// failure is whether what failed was tried, or refused.
+func (r *run) failure() Outcome {
+	if r.failedStep == "" && slices.ContainsFunc(r.steps, func(s Step) bool { return s.Kind == StepRefuse }) {
+		return OutcomeRefused
+	}
+	return OutcomeFailed
 }
 
 func (r *run) concludeConverged(before State, now time.Time) {
@@ -183,7 +191,7 @@ func (r *run) concludeConverged(before State, now time.Time) {
 		r.e.cfg.Meter.Converged(record.Trigger, now.Sub(record.Asked))
 		r.log.Info("converged: every target serves the bundle", "fingerprint", short(r.o.wants()), "trigger", record.Trigger, "took", now.Sub(record.Asked).Round(time.Millisecond))
 		r.tell(EventConverged, EventData{Trigger: record.Trigger})
-		record.Trigger, record.Asked = "", time.Time{}
+		record.Trigger, record.Asked, record.Decided = "", time.Time{}, ""
 		return
 	}
 	if before != StateConverged {

@@ -2,6 +2,7 @@ package rotation
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotatord/rotatord/internal/audit"
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers"
@@ -40,6 +42,9 @@ type world struct {
 	revision Revision
 	events   map[string]Event
 	order    []EventKind
+
+	// head is the newest event that was published.
+	head audit.Head
 
 	// listing is read by policies that say covered.
 	listing *Listing
@@ -218,7 +223,7 @@ func (w target) List(context.Context) (names []string, err error) {
 	return names, err
 }
 
-func (w target) Stage(_ context.Context, r providers.Request, b *certs.Bundle) (remote providers.Remote, err error) {
+func (w target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle) (remote providers.Remote, err error) {
 	f := w.wanted.Info.Fingerprint
 	err = w.outside("stage", func() error {
 		name := providers.CertificateName(r.Owner, f)
@@ -232,6 +237,7 @@ func (w target) Stage(_ context.Context, r providers.Request, b *certs.Bundle) (
 			return &providers.Error{Kind: providers.KindQuota, Service: "waf", Op: "create certificate"}
 		}
 		w.next++
+		providers.NoteRequest(ctx, w.requestID())
 		h := providers.Handle(fmt.Sprintf("cert-%d", w.next))
 		w.certificates[h] = &uploaded{name: name, fingerprint: f, notBefore: w.wanted.Info.NotBefore, notAfter: w.wanted.Info.NotAfter}
 		w.creates[f]++
@@ -241,7 +247,7 @@ func (w target) Stage(_ context.Context, r providers.Request, b *certs.Bundle) (
 	return remote, err
 }
 
-func (w target) Activate(_ context.Context, r providers.Request, h providers.Handle) error {
+func (w target) Activate(ctx context.Context, r providers.Request, h providers.Handle) error {
 	return w.outside("activate", func() error {
 		c := w.certificates[h]
 		if c == nil {
@@ -250,12 +256,16 @@ func (w target) Activate(_ context.Context, r providers.Request, h providers.Han
 		if !c.notAfter.After(time.Now()) {
 			w.t.Errorf("an expired certificate was bound: %s", h)
 		}
+		providers.NoteRequest(ctx, w.requestID())
 		for _, host := range r.Endpoints {
 			w.bind(host, h)
 		}
 		return nil
 	})
 }
+
+// requestID is what the service calls the request under way.
+func (w *world) requestID() string { return fmt.Sprintf("request-%d", len(w.calls)) }
 
 func (w target) Retire(_ context.Context, r providers.Request, h providers.Handle) error {
 	return w.outside("retire", func() error {
@@ -336,8 +346,11 @@ type worldEvents struct{ *world }
 
 func (w worldEvents) Publish(_ context.Context, e Event) error {
 	return w.outside("publish", func() error {
-		if _, again := w.events[e.ID]; !again {
+		if before, again := w.events[e.ID]; !again {
 			w.order = append(w.order, e.Kind)
+			w.checkEvent(e)
+		} else if before.Data.Chain != e.Data.Chain {
+			w.t.Errorf("event %s was published twice, with %+v and %+v", e.ID, before.Data.Chain, e.Data.Chain)
 		}
 		w.events[e.ID] = e
 		return nil
@@ -394,7 +407,8 @@ func (w *world) engine() *Engine {
 	return New(Config{
 		Assembly: func(string) *Assembly { return assembly },
 		Journal:  worldJournal{w}, Events: worldEvents{w}, Prober: w, Meter: w, Brake: func(ID) string { return w.braked },
-		Hold: func(string) *Hold { return w.hold }, Progress: w.progress,
+		PolicySHA256: func(name string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(name))) },
+		Hold:         func(string) *Hold { return w.hold }, Progress: w.progress,
 		Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }
