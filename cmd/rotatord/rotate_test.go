@@ -279,59 +279,6 @@ func TestTwoDaemonsOnOneStateDirectory(t *testing.T) {
 	}
 }
 
-// TestSecretsStayPut greps everything that a full run leaves behind for the bytes of
-// keys and secrets.
-func TestSecretsStayPut(t *testing.T) {
-	r := newRigWith(t, cloudsim.Config{
-		AccessKey: simulatedKey, SecretKey: "VerySecretKeyOfTheCloud0123456789", User: "robot", Password: "pass-word-of-the-robot", Domain: "acme",
-		CertificateQuota: -1, Hosts: []cloudsim.Host{{Name: host}}, Misbehave: true,
-	})
-	r.policy("shop", host, "retain: {superseded: 0, for: 0s}\n")
-	first := r.issue("shop", host)
-	d := r.start()
-	r.converged(first)
-	second := r.issue("shop", host)
-	r.converged(second)
-	r.log.waitMessage("superseded certificate retired")
-
-	left := map[string]string{"log": r.log.text(), "metrics": r.fetch(d, "/metrics"), "readyz": r.fetch(d, "/readyz")}
-	err := filepath.WalkDir(filepath.Join(r.dir, "state"), func(path string, entry os.DirEntry, err error) error {
-		if err == nil && entry.Type().IsRegular() {
-			var data []byte
-			data, err = os.ReadFile(path)
-			left[path] = string(data)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	secrets := map[string]string{"secret key": r.sim.Config().SecretKey}
-	for i, bundle := range []*certs.Bundle{first, second} {
-		for form, name := range map[certs.KeyForm]string{certs.PKCS8: "PKCS#8", certs.Traditional: "SEC1"} {
-			key, err := bundle.Key.PEM(form)
-			if err != nil {
-				t.Fatal(err)
-			}
-			body := strings.Split(string(key), "\n")
-			secrets[fmt.Sprintf("key %d as %s", i+1, name)] = body[1][8:48]
-		}
-	}
-	for where, text := range left {
-		for what, secret := range secrets {
-			if strings.Contains(text, secret) {
-				t.Errorf("%s is in %s", what, where)
-			}
-		}
-		if strings.Contains(text, "PRIVATE KEY") {
-			t.Errorf("a private key's header is in %s", where)
-		}
-	}
-	if len(left) < 6 {
-		t.Errorf("only %d things were searched", len(left))
-	}
-}
-
 func TestStateLostCostsLooksNotUploads(t *testing.T) {
 	r := newRig(t, host)
 	r.policy("shop", host, "retain: {superseded: 0, for: 0s}\n")
