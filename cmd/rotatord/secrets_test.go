@@ -362,9 +362,7 @@ func newTap(t *testing.T, cloud http.Handler) *tap {
 		answer := httptest.NewRecorder()
 		cloud.ServeHTTP(answer, r)
 		p.note(answer.Header(), answer.Body.Bytes())
-		for name, values := range answer.Header() {
-			w.Header()[name] = values
-		}
+		maps.Copy(w.Header(), answer.Header())
 		w.WriteHeader(answer.Code)
 		_, _ = w.Write(answer.Body.Bytes())
 	}))
