@@ -35,7 +35,7 @@ func (d *daemon) control() admin.Control {
 		"pause":  {Changes: true, Do: d.askPause},
 		"resume": {Changes: true, Do: d.askResume},
 		"reload": {Changes: true, Do: func(ctx context.Context, by admin.Actor, _ []byte) (any, error) {
-			return d.reload(ctx, "asked by "+string(by)), nil
+			return d.reload(ctx, "asked by "+string(by), by), nil
 		}},
 	}
 }
@@ -268,10 +268,10 @@ func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hol
 	return d.policyView(g.parts[policy], time.Now()), nil
 }
 
-// publishHolds tells of pauses and their ends.
+// publishHolds tells of pauses, of their ends, and of reloads.
 func (d *daemon) publishHolds(ctx context.Context) {
 	if err := d.records.publishHolds(ctx, events{d}.Publish); err != nil && ctx.Err() == nil {
-		d.log.Warn("events of pauses are published when NATS is well again", "err", err)
+		d.log.Warn("events of policies are published when NATS is well again", "err", err)
 	}
 }
 

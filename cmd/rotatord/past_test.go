@@ -154,3 +154,35 @@ func republish(ctx context.Context, t *testing.T, js jetstream.JetStream, m *jet
 		t.Fatal(err)
 	}
 }
+
+// TestHistoryHasReloads: what became of a policy, and by whom, before what it led to.
+func TestHistoryHasReloads(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	b := r.issue("shop", host)
+	r.start()
+	r.recorded(b)
+	first := sha256Of(t, r.dir+"/policies/shop.yaml")
+	r.policy("shop", host, "guard: {min_remaining: 1d}\n")
+	second := sha256Of(t, r.dir+"/policies/shop.yaml")
+	r.says(0, []string{"reload"}, "changed: shop")
+	if err := os.Rename(r.dir+"/policies/shop.yaml", r.dir+"/shop.gone"); err != nil {
+		t.Fatal(err)
+	}
+	r.says(0, []string{"reload"}, "removed: shop")
+	var reloads []admin.Event
+	eventually(t, "the events", func() bool {
+		reloads = slices.DeleteFunc(asked[admin.History](r, 0, "history").Events, func(e admin.Event) bool { return e.Kind != "reloaded" })
+		return len(reloads) == 2
+	})
+	for i, want := range []struct{ policy, reason string }{{"", "removed, on node test: asked by user "}, {second, "changed, on node test: asked by user "}} {
+		if e := reloads[i]; e.PolicySHA256 != want.policy || !strings.HasPrefix(e.Reason, want.reason) || !strings.HasPrefix(e.By, "user ") || e.Sequence != uint64(2-i) {
+			t.Errorf("event %+v, want %+v", e, want)
+		}
+	}
+	if first == second {
+		t.Error("the policies are the same")
+	}
+	r.says(0, []string{"history", "verify"}, "whole, and as they were written")
+}

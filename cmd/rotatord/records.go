@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -38,6 +39,8 @@ type records struct {
 	// are a policy's, a reload may change.
 	byPlace map[placedID]mirrored
 	holds   map[string]mirroredHold
+	// toldHolds are the holds that holdChanged has been told of.
+	toldHolds map[string]*rotation.Hold
 }
 
 // mirroredHold is the journal's word about a policy.
@@ -61,7 +64,7 @@ type mirrored struct {
 func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *records {
 	return &records{
 		changed: changed, failed: failed, holdChanged: func(string) {}, node: func(string) string { return "" },
-		byPlace: map[placedID]mirrored{}, holds: map[string]mirroredHold{},
+		byPlace: map[placedID]mirrored{}, holds: map[string]mirroredHold{}, toldHolds: map[string]*rotation.Hold{},
 	}
 }
 
@@ -88,6 +91,7 @@ func (r *records) attach(j *journal.Journal) {
 	r.journal = j
 	clear(r.byPlace)
 	clear(r.holds)
+	clear(r.toldHolds)
 }
 
 var errNoJournal = errors.New("the journal is not open yet")
@@ -204,15 +208,30 @@ type heldRecord struct {
 // right.
 func (r *records) setHold(ctx context.Context, policy string, hold *rotation.Hold, event func(audit.Head) (rotation.Event, audit.Head, error)) (rotation.Event, error) {
 	var told rotation.Event
-	err := r.changeHold(ctx, policy, func(held *heldRecord) error {
-		e, head, err := event(held.Head)
-		if err != nil {
-			return err
-		}
-		told, held.Hold, held.Head, held.Outbox = e, hold, head, append(held.Outbox, e)
-		return nil
+	err := r.changeHold(ctx, policy, func(held *heldRecord) (err error) {
+		held.Hold = hold
+		told, err = held.tell(event)
+		return err
 	})
 	return told, err
+}
+
+// tellOf puts an event of a policy into its outbox.
+func (r *records) tellOf(ctx context.Context, policy string, event func(audit.Head) (rotation.Event, audit.Head, error)) error {
+	return r.changeHold(ctx, policy, func(held *heldRecord) error {
+		_, err := held.tell(event)
+		return err
+	})
+}
+
+// tell puts the event that follows into the outbox.
+func (h *heldRecord) tell(event func(audit.Head) (rotation.Event, audit.Head, error)) (rotation.Event, error) {
+	e, head, err := event(h.Head)
+	if err != nil {
+		return e, err
+	}
+	h.Head, h.Outbox = head, append(h.Outbox, e)
+	return e, nil
 }
 
 // changeHold changes what is kept of a policy, as often as others change it meanwhile.
@@ -323,9 +342,22 @@ func (r *records) absorbHold(policy string, e journal.Entry) {
 	if e.Problem != nil {
 		return
 	}
-	if r.putHold(policy, mirroredHold{heldOf(e), e.Revision}) {
+	held := heldOf(e)
+	if r.putHold(policy, mirroredHold{held, e.Revision}) && r.isNewHold(policy, held.Hold) {
 		r.holdChanged(policy)
 	}
+}
+
+// isNewHold reports whether holdChanged has not been told of a hold, or of its end. Only the
+// events that are kept beside it may have changed.
+func (r *records) isNewHold(policy string, hold *rotation.Hold) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if reflect.DeepEqual(r.toldHolds[policy], hold) {
+		return false
+	}
+	r.toldHolds[policy] = hold
+	return true
 }
 
 // putHold mirrors a hold, unless a newer one is known.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rotatord/rotatord/internal/admin"
+	"github.com/rotatord/rotatord/internal/audit"
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/rotation"
 )
@@ -27,7 +28,8 @@ const (
 
 // reload reads the configuration and all policies again, builds everything that is new, and
 // swaps once. With any mistake in it, everything stays as it is and the result says why.
-func (d *daemon) reload(ctx context.Context, cause string) admin.Reload {
+// by is who asked; empty: nobody did.
+func (d *daemon) reload(ctx context.Context, cause string, by admin.Actor) admin.Reload {
 	result := admin.Reload{At: time.Now().UTC(), Cause: cause}
 	select {
 	case <-d.started:
@@ -55,6 +57,7 @@ func (d *daemon) reload(ctx context.Context, cause string) admin.Reload {
 		result.OK = true
 		d.log.Info("configuration reloaded", "cause", cause, "policies", len(d.inForce().parts),
 			"added", result.Added, "changed", result.Changed, "removed", result.Removed, "warnings", result.Warnings)
+		d.tellReload(d.running, &result, by)
 	}
 	d.metrics.Reloaded(result.OK, result.At)
 	d.lastReload.Store(&result)
@@ -85,6 +88,28 @@ func (d *daemon) replace(ctx context.Context, result *admin.Reload) error {
 	result.Added, result.Changed, result.Removed = compare(before, next)
 	d.swap(before, next)
 	return nil
+}
+
+// tellReload puts what became of each policy into the history. With NATS away that is not
+// waited for: the log has it, and each later event has the hash of the policy's file.
+func (d *daemon) tellReload(ctx context.Context, result *admin.Reload, by admin.Actor) {
+	if !d.replayed.Load() || d.bus.Ready() != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, holdWait)
+	defer cancel()
+	for what, policies := range map[string][]string{"added": result.Added, "changed": result.Changed, "removed": result.Removed} {
+		for _, name := range policies {
+			err := d.records.tellOf(ctx, name, func(head audit.Head) (rotation.Event, audit.Head, error) {
+				reason := fmt.Sprintf("%s, on node %s: %s", what, d.inForce().set.Config.Node, result.Cause)
+				return rotation.ReloadEvent(name, d.policySHA256(name), string(by), reason, result.At, head)
+			})
+			if err != nil {
+				d.log.Warn("the history lacks a reload", "policy", name, "change", what, "err", err)
+			}
+		}
+	}
+	d.publishHolds(ctx)
 }
 
 // swap puts a generation into force. A run of a policy that changed ends after the step in
@@ -196,7 +221,7 @@ func (d *daemon) watchFiles(ctx context.Context) {
 		now := d.filesNow()
 		settled := maps.Equal(now, seen)
 		if seen = now; settled && !maps.Equal(now, *d.files.Load()) {
-			d.reload(ctx, "files changed")
+			d.reload(ctx, "files changed", "")
 		}
 	}
 }

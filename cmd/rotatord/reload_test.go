@@ -230,7 +230,7 @@ func TestReloadInMidRotation(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.policy("shop", host, "drift: {every: 5m}\n")
-	if result := d.reload(context.Background(), "test"); !result.OK {
+	if result := d.reload(context.Background(), "test", ""); !result.OK {
 		t.Fatalf("%+v", result)
 	}
 	r.sim.Faults().Release(id)
@@ -324,7 +324,7 @@ func TestReloadOfADaemonThatStops(t *testing.T) {
 	d.configFile = filepath.Join(r.dir, "rotatord.yaml")
 	ended, end := context.WithCancel(context.Background())
 	end()
-	if result := d.reload(ended, "SIGHUP"); result.OK { // as it comes before Run
+	if result := d.reload(ended, "SIGHUP", ""); result.OK { // as it comes before Run
 		t.Errorf("%+v", result)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -334,7 +334,7 @@ func TestReloadOfADaemonThatStops(t *testing.T) {
 		defer close(reloads)
 		for i := 0; ctx.Err() == nil; i++ {
 			r.policy("blog", "blog.example.com", fmt.Sprintf("drift: {every: %dm}\n", 5+i))
-			d.reload(context.Background(), "SIGHUP")
+			d.reload(context.Background(), "SIGHUP", "")
 		}
 	}()
 	r.log.waitMessage("configuration reloaded")
@@ -345,7 +345,7 @@ func TestReloadOfADaemonThatStops(t *testing.T) {
 	<-reloads
 	inForce := d.inForce()
 	r.policy("blog", "blog.example.com", "")
-	if result := d.reload(context.Background(), "SIGHUP"); result.OK || len(result.Problems) != 1 || d.inForce() != inForce {
+	if result := d.reload(context.Background(), "SIGHUP", ""); result.OK || len(result.Problems) != 1 || d.inForce() != inForce {
 		t.Errorf("after the end: %+v", result)
 	}
 }

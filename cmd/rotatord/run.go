@@ -45,7 +45,7 @@ func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) error {
 	if g.logLevel == "" {
 		d.logLevel = level
 	}
-	stop := onHangup(func() { d.reload(ctx, "SIGHUP") })
+	stop := onHangup(func() { d.reload(ctx, "SIGHUP", "") })
 	defer stop()
 	return d.Run(ctx)
 }

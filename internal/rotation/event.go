@@ -40,13 +40,14 @@ const (
 	EventQuarantined EventKind = "quarantined" // the source's files are broken
 	EventPaused      EventKind = "paused"      // somebody holds the policy
 	EventResumed     EventKind = "resumed"     // and no longer does
+	EventReloaded    EventKind = "reloaded"    // a policy came into force, changed, or went
 )
 
 // EventKinds are all kinds.
 func EventKinds() []EventKind {
 	return []EventKind{
 		EventPlanned, EventIssued, EventStarted, EventDeployed, EventActivated, EventVerified, EventConverged, EventFailed, EventExpiring, EventRolledBack,
-		EventBraked, EventRetired, EventDrifted, EventRepaired, EventQuarantined, EventPaused, EventResumed,
+		EventBraked, EventRetired, EventDrifted, EventRepaired, EventQuarantined, EventPaused, EventResumed, EventReloaded,
 	}
 }
 
@@ -144,17 +145,31 @@ func (e Event) sealed(head audit.Head, node string) (Event, audit.Head, error) {
 // HoldEvent tells that a policy is held, or, with a nil hold, that it is not any more. It
 // follows the policy's event that head names, and returns the head that it becomes.
 func HoldEvent(policy, policySHA256, by string, hold *Hold, now time.Time, head audit.Head) (Event, audit.Head, error) {
-	e := Event{
-		Kind: EventResumed, Time: now.UTC(),
-		Data: EventData{Policy: policy, Outcome: OutcomeOK, Trigger: string(TriggerManual), By: by, PolicySHA256: policySHA256},
+	d := EventData{Policy: policy, Trigger: string(TriggerManual), By: by, PolicySHA256: policySHA256}
+	if hold == nil {
+		return policyEvent(EventResumed, d, now, head)
 	}
-	if hold != nil {
-		e.Kind, e.Data.Reason = EventPaused, hold.Reason
-		if !hold.Until.IsZero() {
-			e.Data.Reason = strings.TrimPrefix(e.Data.Reason+"; until "+clock(hold.Until), "; ")
-		}
+	d.Reason = hold.Reason
+	if !hold.Until.IsZero() {
+		d.Reason = strings.TrimPrefix(d.Reason+"; until "+clock(hold.Until), "; ")
 	}
-	return e.sealed(head, "")
+	return policyEvent(EventPaused, d, now, head)
+}
+
+// ReloadEvent tells what became of a policy when the configuration was read again, by whom if
+// somebody asked for it. It is like HoldEvent for the rest.
+func ReloadEvent(policy, policySHA256, by, reason string, now time.Time, head audit.Head) (Event, audit.Head, error) {
+	d := EventData{Policy: policy, Trigger: string(TriggerPolicy), By: by, Reason: reason, PolicySHA256: policySHA256}
+	if by != "" {
+		d.Trigger = string(TriggerManual)
+	}
+	return policyEvent(EventReloaded, d, now, head)
+}
+
+// policyEvent is about a policy as a whole.
+func policyEvent(kind EventKind, d EventData, now time.Time, head audit.Head) (Event, audit.Head, error) {
+	d.Outcome = OutcomeOK
+	return Event{Kind: kind, Time: now.UTC(), Data: d}.sealed(head, "")
 }
 
 // tell puts an event into the record's outbox. It leaves with the next write, and is

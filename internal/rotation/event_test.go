@@ -286,7 +286,11 @@ func eventExamples(t *testing.T) map[EventKind]Event {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, e := range []Event{paused, resumed} {
+	reloaded, _, err := ReloadEvent("shop", policySHA256, "user alice", "changed, on node web-1", at, audit.Head{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range []Event{paused, resumed, reloaded} {
 		checkSchema(t, e)
 		examples[e.Kind] = e
 	}
