@@ -57,6 +57,7 @@ type daemon struct {
 	engine  *rotation.Engine
 	brake   *brake
 	steps   *progress
+	gauges  gauges
 	// generation is what is in force; reloading is held by who builds the next one.
 	generation atomic.Pointer[generation]
 	reloading  sync.Mutex
@@ -91,14 +92,15 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 	}()
 	d.metrics = metrics.New(metrics.Config{
 		Version: versionText(), Policies: targetKinds(set), Clouds: slices.Sorted(maps.Keys(set.Config.Clouds)),
-		Operations: operations(), FailureReasons: huaweicloud.Reasons(), StepFailureReasons: kindNames(), Consumers: bus.Consumers(), Look: d.look,
+		Operations: operations(), FailureReasons: huaweicloud.Reasons(), StepFailureReasons: kindNames(), Consumers: bus.Consumers(),
+		Look: d.look, Assignments: d.shown,
 	})
 	d.metrics.Reloaded(true, time.Now())
 	if d.lock, err = lockState(set.Config.State); err != nil {
 		return nil, err
 	}
 	d.http, err = admin.Listen(admin.Config{
-		Listen: set.Config.HTTP.Listen, Registry: d.metrics.Registry(), Ready: d.ready, Alive: d.alive, Logger: log,
+		Listen: set.Config.HTTP.Listen, Metrics: d.metrics.Handler(log), Ready: d.ready, Alive: d.alive, Logger: log,
 	})
 	if err != nil {
 		return nil, err

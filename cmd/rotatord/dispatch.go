@@ -91,14 +91,13 @@ func (d *daemon) assignments(policy string) []rotation.ID {
 	if !ok {
 		return nil
 	}
-	var ids []rotation.ID
-	known := map[string]bool{}
-	for _, name := range part.source.names() {
-		known[name] = true
+	names := part.source.names()
+	ids := make([]rotation.ID, 0, len(names))
+	for _, name := range names {
 		ids = append(ids, rotation.ID{Policy: policy, Certificate: name})
 	}
 	for _, id := range d.records.idsOf(policy) {
-		if !known[id.Certificate] {
+		if _, known := slices.BinarySearch(names, id.Certificate); !known {
 			ids = append(ids, id)
 		}
 	}
