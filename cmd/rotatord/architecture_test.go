@@ -13,7 +13,7 @@ const module = "github.com/rotatord/rotatord/internal/"
 // docs/architecture.md. Test files may know more.
 var allowed = map[string][]string{
 	"admin":                    {},
-	"bus":                      {},
+	"bus":                      {"repeat"},
 	"certs":                    {},
 	"certs/certstest":          {"certs"},
 	"cloudsim":                 {},
@@ -30,7 +30,8 @@ var allowed = map[string][]string{
 	"providers/privateca":      {"certs", "providers", "providers/huaweicloud"},
 	"providers/providertest":   {"certs", "certs/certstest", "providers"},
 	"providers/waf":            {"certs", "providers", "providers/huaweicloud"},
-	"rotation":                 {"certs", "policy", "providers", "scheduler"},
+	"repeat":                   {},
+	"rotation":                 {"certs", "policy", "providers", "repeat", "scheduler"},
 	"scheduler":                {},
 	"watcher":                  {"certs"},
 }

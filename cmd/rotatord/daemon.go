@@ -24,6 +24,7 @@ import (
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/probe"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/repeat"
 	"github.com/rotatord/rotatord/internal/rotation"
 	"github.com/rotatord/rotatord/internal/scheduler"
 )
@@ -57,7 +58,9 @@ type daemon struct {
 	engine  *rotation.Engine
 	brake   *brake
 	steps   *progress
-	gauges  gauges
+	// unworkable are the assignments that cannot be worked on, by no fault of a target.
+	unworkable repeat.Failures[rotation.ID]
+	gauges     gauges
 	// generation is what is in force; reloading is held by who builds the next one.
 	generation atomic.Pointer[generation]
 	reloading  sync.Mutex
@@ -333,17 +336,20 @@ func (d *daemon) awaitStart(ctx context.Context, replayed <-chan struct{}) bool 
 	}
 }
 
-// persist repeats f until it succeeds or ctx ends, and says why when that changes.
+// persist repeats f until it succeeds or ctx ends, and says why when that changes, and hourly.
 func (d *daemon) persist(ctx context.Context, what string, f func(context.Context) error) error {
-	last := ""
+	var failure repeat.Failure
 	for {
+		began := time.Now()
 		err := f(ctx)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if text := err.Error(); text != last {
-			d.log.Warn("trying again", "what", what, "err", err)
-			last = text
+		if time.Since(began) > tryAgain {
+			failure.Over() // it worked for a while
+		}
+		if times, tell := failure.Met(err.Error()); tell {
+			d.log.Warn("trying again", "what", what, "times", times, "err", err)
 		}
 		select {
 		case <-ctx.Done():

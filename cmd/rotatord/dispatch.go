@@ -19,6 +19,7 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 	})
 	switch {
 	case err == nil:
+		d.unworkable.Over(rotation.ID(w.ID))
 		return nil
 	case errors.Is(context.Cause(ctx), bus.ErrLost):
 		return context.Cause(ctx) // whoever has it now looks again
@@ -28,7 +29,9 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 		d.log.Info("another worker has the assignment", "policy", w.ID.Policy, "certificate", w.ID.Certificate)
 		return &bus.Retry{After: time.Second, Err: err}
 	}
-	d.log.Error("assignment cannot be worked on now", "policy", w.ID.Policy, "certificate", w.ID.Certificate, "err", err)
+	if times, tell := d.unworkable.Met(rotation.ID(w.ID), err.Error()); tell {
+		d.log.Error("assignment cannot be worked on now", "policy", w.ID.Policy, "certificate", w.ID.Certificate, "times", times, "err", err)
+	}
 	return &bus.Retry{After: tryAgain, Err: err}
 }
 

@@ -2,7 +2,7 @@
 // events out. The server is embedded in the process or somewhere else; nothing
 // outside this package can tell.
 //
-// It may import nats.go, the NATS server and the standard library, and knows nothing
+// It may import nats.go, the NATS server, internal/repeat and the standard library, and knows nothing
 // of certificates, policies or rotations: assignments are a pair of names here.
 //
 // Invariants:

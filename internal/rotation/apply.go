@@ -373,13 +373,15 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, v.Kind, string(s.Kind), kind)
 	r.update(v.Name, func(t *TargetRecord) {
 		t.Kind = v.Kind
-		repeated := t.Failure == err.Error()
+		if t.Failure == "" {
+			r.e.failing.Over(failing{r.o.ID, v.Name}) // what failed before has worked since
+		}
 		t.Attempts.failed(s.Kind, err, now)
 		if t.room() != nil {
 			t.RetryAt = now.Add(time.Second).UTC() // it can be made, and need not be waited for
 		}
-		if !repeated {
-			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "retry_at", clock(t.RetryAt), "err", err)
+		if times, tell := r.e.failing.Met(failing{r.o.ID, v.Name}, string(s.Kind)+": "+err.Error()); tell {
+			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "times", times, "retry_at", clock(t.RetryAt), "err", err)
 		}
 		if t.Failures == 1 && !t.StartedAt.IsZero() {
 			r.e.cfg.Meter.Rotated(r.o.ID.Policy, v.Kind, "failed", now.Sub(t.StartedAt))

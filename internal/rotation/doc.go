@@ -2,7 +2,7 @@
 // function, and applies the plan step by step, journalled, until nothing is left to do
 // or the plan says wait.
 //
-// It may import internal/policy, internal/providers, internal/certs and the standard
+// It may import internal/policy, internal/providers, internal/certs, internal/repeat and the standard
 // library. It imports no adapter, no NATS and no HTTP: what it needs of them it
 // declares as small interfaces (contract.go), and cmd/rotatord fills them in.
 //

@@ -13,6 +13,7 @@ import (
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers"
+	"github.com/rotatord/rotatord/internal/repeat"
 )
 
 // maxRounds bounds the steps of one run. A plan gets shorter with each step, so that
@@ -47,6 +48,14 @@ type Engine struct {
 	stopping atomic.Bool
 	// now is time.Now, but for tests in which a clock jumps.
 	now func() time.Time
+	// failing are the targets, and the steps at issuers, that the log has told of.
+	failing repeat.Failures[failing]
+}
+
+// failing is a target of an assignment, or a step at its issuer.
+type failing struct {
+	ID
+	at string
 }
 
 // New returns an Engine.
