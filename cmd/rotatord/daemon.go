@@ -61,6 +61,8 @@ type daemon struct {
 	// unworkable are the assignments that cannot be worked on, by no fault of a target.
 	unworkable repeat.Failures[rotation.ID]
 	gauges     gauges
+	// onboarding is how far many assignments are.
+	onboarding onboarding
 	// generation is what is in force; reloading is held by who builds the next one.
 	generation atomic.Pointer[generation]
 	reloading  sync.Mutex
@@ -251,6 +253,10 @@ func (d *daemon) Run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		d.watchFiles(running)
+		return nil
+	})
+	g.Go(func() error {
+		d.followOnboarding(running)
 		return nil
 	})
 	g.Go(func() error { return d.http.Serve(running) })
