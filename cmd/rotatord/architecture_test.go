@@ -14,7 +14,7 @@ const module = "github.com/rotatord/rotatord/internal/"
 var allowed = map[string][]string{
 	"admin":                    {},
 	"audit":                    {},
-	"bus":                      {"audit"},
+	"bus":                      {"audit", "repeat"},
 	"certs":                    {},
 	"certs/certstest":          {"certs"},
 	"cloudsim":                 {},
@@ -31,7 +31,8 @@ var allowed = map[string][]string{
 	"providers/privateca":      {"certs", "providers", "providers/huaweicloud"},
 	"providers/providertest":   {"certs", "certs/certstest", "providers"},
 	"providers/waf":            {"certs", "providers", "providers/huaweicloud"},
-	"rotation":                 {"audit", "certs", "policy", "providers", "scheduler"},
+	"repeat":                   {},
+	"rotation":                 {"audit", "certs", "policy", "providers", "repeat", "scheduler"},
 	"scheduler":                {},
 	"watcher":                  {"certs"},
 }

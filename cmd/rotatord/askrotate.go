@@ -74,6 +74,12 @@ func (a *asker) watch(cmd *cobra.Command, of string, all bool) error {
 
 // printChanges writes one line for each assignment that is not as it was.
 func (a *asker) printChanges(w io.Writer, s admin.Status, seen map[string]string) error {
+	if o := s.Onboarding; o != nil && a.output != "json" {
+		if percent := fmt.Sprint(o.AtRest * 100 / o.Total); seen[""] != percent {
+			seen[""] = percent
+			fmt.Fprintf(w, "%s  %s\n", stamp(time.Now()), onboardingText(o, time.Now()))
+		}
+	}
 	for _, x := range s.Assignments {
 		key, line := x.Policy+"/"+x.Certificate, changeText(x)
 		if seen[key] == line {

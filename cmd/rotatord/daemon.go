@@ -24,6 +24,7 @@ import (
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/probe"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/repeat"
 	"github.com/rotatord/rotatord/internal/rotation"
 	"github.com/rotatord/rotatord/internal/scheduler"
 )
@@ -57,6 +58,11 @@ type daemon struct {
 	engine  *rotation.Engine
 	brake   *brake
 	steps   *progress
+	// unworkable are the assignments that cannot be worked on, by no fault of a target.
+	unworkable repeat.Failures[rotation.ID]
+	gauges     gauges
+	// onboarding is how far many assignments are.
+	onboarding onboarding
 	// generation is what is in force; reloading is held by who builds the next one.
 	generation atomic.Pointer[generation]
 	reloading  sync.Mutex
@@ -91,14 +97,15 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 	}()
 	d.metrics = metrics.New(metrics.Config{
 		Version: versionText(), Policies: targetKinds(set), Clouds: slices.Sorted(maps.Keys(set.Config.Clouds)),
-		Operations: operations(), FailureReasons: huaweicloud.Reasons(), StepFailureReasons: kindNames(), Consumers: bus.Consumers(), Look: d.look,
+		Operations: operations(), FailureReasons: huaweicloud.Reasons(), StepFailureReasons: kindNames(), Consumers: bus.Consumers(),
+		Look: d.look, Assignments: d.shown,
 	})
 	d.metrics.Reloaded(true, time.Now())
 	if d.lock, err = lockState(set.Config.State); err != nil {
 		return nil, err
 	}
 	d.http, err = admin.Listen(admin.Config{
-		Listen: set.Config.HTTP.Listen, Registry: d.metrics.Registry(), Ready: d.ready, Alive: d.alive, Logger: log,
+		Listen: set.Config.HTTP.Listen, Metrics: d.metrics.Handler(log), Ready: d.ready, Alive: d.alive, Logger: log,
 	})
 	if err != nil {
 		return nil, err
@@ -243,6 +250,10 @@ func (d *daemon) Run(ctx context.Context) error {
 		d.watchFiles(running)
 		return nil
 	})
+	g.Go(func() error {
+		d.followOnboarding(running)
+		return nil
+	})
 	g.Go(func() error { return d.http.Serve(running) })
 	g.Go(func() error {
 		return orStopped(running, d.persist(running, "listen on the control socket", d.serveSocket))
@@ -327,17 +338,20 @@ func (d *daemon) awaitStart(ctx context.Context, replayed <-chan struct{}) bool 
 	}
 }
 
-// persist repeats f until it succeeds or ctx ends, and says why when that changes.
+// persist repeats f until it succeeds or ctx ends, and says why when that changes, and hourly.
 func (d *daemon) persist(ctx context.Context, what string, f func(context.Context) error) error {
-	last := ""
+	var failure repeat.Failure
 	for {
+		began := time.Now()
 		err := f(ctx)
 		if err == nil || ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if text := err.Error(); text != last {
-			d.log.Warn("trying again", "what", what, "err", err)
-			last = text
+		if time.Since(began) > tryAgain {
+			failure.Over() // it worked for a while
+		}
+		if times, tell := failure.Met(err.Error()); tell {
+			d.log.Warn("trying again", "what", what, "times", times, "err", err)
 		}
 		select {
 		case <-ctx.Done():

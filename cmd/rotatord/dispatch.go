@@ -19,6 +19,7 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 	})
 	switch {
 	case err == nil:
+		d.unworkable.Over(rotation.ID(w.ID))
 		return nil
 	case errors.Is(context.Cause(ctx), bus.ErrLost):
 		return context.Cause(ctx) // whoever has it now looks again
@@ -28,7 +29,9 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 		d.log.Info("another worker has the assignment", "policy", w.ID.Policy, "certificate", w.ID.Certificate)
 		return &bus.Retry{After: time.Second, Err: err}
 	}
-	d.log.Error("assignment cannot be worked on now", "policy", w.ID.Policy, "certificate", w.ID.Certificate, "err", err)
+	if times, tell := d.unworkable.Met(rotation.ID(w.ID), err.Error()); tell {
+		d.log.Error("assignment cannot be worked on now", "policy", w.ID.Policy, "certificate", w.ID.Certificate, "times", times, "err", err)
+	}
 	return &bus.Retry{After: tryAgain, Err: err}
 }
 
@@ -91,14 +94,13 @@ func (d *daemon) assignments(policy string) []rotation.ID {
 	if !ok {
 		return nil
 	}
-	var ids []rotation.ID
-	known := map[string]bool{}
-	for _, name := range part.source.names() {
-		known[name] = true
+	names := part.source.names()
+	ids := make([]rotation.ID, 0, len(names))
+	for _, name := range names {
 		ids = append(ids, rotation.ID{Policy: policy, Certificate: name})
 	}
 	for _, id := range d.records.idsOf(policy) {
-		if !known[id.Certificate] {
+		if _, known := slices.BinarySearch(names, id.Certificate); !known {
 			ids = append(ids, id)
 		}
 	}

@@ -15,8 +15,9 @@ import (
 	"github.com/rotatord/rotatord/internal/policy"
 )
 
-// newLogger makes the logger: coloured text on a terminal, JSON otherwise. Flags win
-// over the configuration. The level can be changed while it is in use.
+// newLogger makes the logger: coloured text on a terminal, lines with a priority for the
+// systemd journal, JSON otherwise. Flags win over the configuration. The level can be changed
+// while it is in use.
 func newLogger(w io.Writer, g *globals, c policy.Log) (*slog.Logger, *slog.LevelVar, error) {
 	level, format := c.Level, c.Format
 	if g.logLevel != "" {
@@ -33,6 +34,9 @@ func newLogger(w io.Writer, g *globals, c policy.Log) (*slog.Logger, *slog.Level
 		return nil, nil, usageError{fmt.Errorf("log format %q is not one of %s", format, strings.Join(policy.LogFormats, ", "))}
 	}
 	terminal := isTerminal(w)
+	if format == "auto" && isJournal(w, os.Getenv("JOURNAL_STREAM")) {
+		return slog.New(newJournalHandler(w, &l)), &l, nil
+	}
 	if format == "json" || format == "auto" && !terminal {
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: &l})), &l, nil
 	}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rotatord/rotatord/internal/admin"
 	"github.com/rotatord/rotatord/internal/certs/certstest"
 	"github.com/rotatord/rotatord/internal/cloudsim"
 )
@@ -92,7 +93,12 @@ func TestManyFromOne(t *testing.T) {
 		t.Errorf("check: code %d, and\n%s", code, said)
 	}
 	m.during("first", func(*daemon) {
+		m.onboarding(n)
 		m.allConverged(n)
+		m.log.wait("the end of the onboarding", func(line map[string]any) bool {
+			// Who asks for the status sees the end at once, the log within paceEvery.
+			return line["msg"] == "assignments came to rest" && line["at_rest"] == float64(n) && line["under_way"] == 0.0
+		})
 		m.expectServedByAll(n)
 	}, 12*n, 2*n)
 	m.during("again", func(d *daemon) { awaitReady(m.t, d) }, 0, 0)
@@ -109,6 +115,28 @@ func TestManyFromOne(t *testing.T) {
 		m.allConverged(n)
 		m.expectServedByAll(n)
 	}, 6*n, 0)
+}
+
+// onboarding asks for the status until all have come to rest: it shows how far they are, from
+// the first on, and never less than before.
+func (m *many) onboarding(n int) {
+	m.t.Helper()
+	var seen []int
+	eventually(m.t, "the end of the onboarding", func() bool {
+		o := asked[admin.Status](m.rig, 0, "status").Onboarding
+		if o == nil {
+			return len(seen) > 0
+		}
+		if o.Total != n || o.AtRest+o.UnderWay != n || len(seen) > 0 && o.AtRest < seen[len(seen)-1] {
+			m.t.Errorf("after %v: %+v", seen, o)
+		}
+		seen = append(seen, o.AtRest)
+		return false
+	})
+	if middle := slices.IndexFunc(seen, func(atRest int) bool { return atRest > 0 && atRest < n }); middle < 0 {
+		m.t.Errorf("the status showed %v at rest", seen)
+	}
+	m.t.Logf("at rest: %v", seen)
 }
 
 // during runs a daemon for a part of the story, and bounds what it asks of the cloud and

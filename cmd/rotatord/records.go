@@ -37,10 +37,21 @@ type records struct {
 	journal *journal.Journal
 	// byPlace are the records of this node and those that all nodes share: which of the two
 	// are a policy's, a reload may change.
-	byPlace map[placedID]mirrored
-	holds   map[string]mirroredHold
+	byPlace map[placedID]*mirrored
+	// byPolicy says which of them a policy has, and when one was last put there.
+	byPolicy map[string]*shelf
+	// puts counts what was put, and each forgetting of everything; forgot is its value then.
+	puts, forgot uint64
+	holds        map[string]mirroredHold
 	// toldHolds are the holds that holdChanged has been told of.
 	toldHolds map[string]*rotation.Hold
+}
+
+// shelf are the records of one policy.
+type shelf struct {
+	ids map[placedID]struct{}
+	// version is what puts was when one was last put there.
+	version uint64
 }
 
 // mirroredHold is the journal's word about a policy.
@@ -55,7 +66,8 @@ type placedID struct {
 	own bool
 }
 
-// mirrored is a record with its revision: a watch may lag behind our own writes.
+// mirrored is a record with its revision: a watch may lag behind our own writes. It never
+// changes; another takes its place.
 type mirrored struct {
 	record   rotation.Record
 	revision rotation.Revision
@@ -64,7 +76,7 @@ type mirrored struct {
 func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *records {
 	return &records{
 		changed: changed, failed: failed, holdChanged: func(string) {}, node: func(string) string { return "" },
-		byPlace: map[placedID]mirrored{}, holds: map[string]mirroredHold{}, toldHolds: map[string]*rotation.Hold{},
+		byPlace: map[placedID]*mirrored{}, byPolicy: map[string]*shelf{}, holds: map[string]mirroredHold{}, toldHolds: map[string]*rotation.Hold{},
 	}
 }
 
@@ -90,6 +102,9 @@ func (r *records) attach(j *journal.Journal) {
 	defer r.mu.Unlock()
 	r.journal = j
 	clear(r.byPlace)
+	clear(r.byPolicy)
+	r.puts++
+	r.forgot = r.puts
 	clear(r.holds)
 	clear(r.toldHolds)
 }
@@ -181,9 +196,28 @@ func decode(e journal.Entry) (rotation.Record, bool) {
 func (r *records) put(at placedID, m mirrored) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if m.revision >= r.byPlace[at].revision {
-		r.byPlace[at] = m
+	if known := r.byPlace[at]; known != nil && m.revision < known.revision {
+		return
 	}
+	r.byPlace[at] = &m
+	of := r.byPolicy[at.Policy]
+	if of == nil {
+		of = &shelf{ids: map[placedID]struct{}{}}
+		r.byPolicy[at.Policy] = of
+	}
+	of.ids[at] = struct{}{}
+	r.puts++
+	of.version = r.puts
+}
+
+// version changes with every record of a policy that is put.
+func (r *records) version(policy string) uint64 {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if of := r.byPolicy[policy]; of != nil {
+		return of.version
+	}
+	return r.forgot
 }
 
 // holdKeys begin the keys of what is known of policies; no record's key does.
@@ -373,9 +407,21 @@ func (r *records) putHold(policy string, m mirroredHold) bool {
 
 // get returns the mirrored record; the zero Record where there is none.
 func (r *records) get(id rotation.ID) rotation.Record {
+	if record := r.peek(id); record != nil {
+		return *record
+	}
+	return rotation.Record{}
+}
+
+// peek is get without a copy: nil where there is none. What it points to never changes, and
+// is another for each record that is put.
+func (r *records) peek(id rotation.ID) *rotation.Record {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return r.byPlace[r.placed(id)].record
+	if m := r.byPlace[r.placed(id)]; m != nil {
+		return &m.record
+	}
+	return nil
 }
 
 // changedSince are the assignments of which something that was served has been replaced
@@ -397,20 +443,41 @@ func (r *records) changedSince(since time.Time) (changed map[rotation.ID]bool, a
 }
 
 // ids are all assignments with a record, sorted.
-func (r *records) ids() []rotation.ID { return r.idsOf("") }
-
-// idsOf are those of one policy, or, for an empty name, of all.
-func (r *records) idsOf(policy string) []rotation.ID {
+func (r *records) ids() []rotation.ID {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	var ids []rotation.ID
-	for at := range r.byPlace {
-		if (policy == "" || at.Policy == policy) && at == r.placed(at.ID) {
+	for _, of := range r.byPolicy {
+		ids = r.appendIDs(ids, of)
+	}
+	sortIDs(ids)
+	return ids
+}
+
+// idsOf are those of one policy.
+func (r *records) idsOf(policy string) []rotation.ID {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	of := r.byPolicy[policy]
+	if of == nil {
+		return nil
+	}
+	ids := r.appendIDs(make([]rotation.ID, 0, len(of.ids)), of)
+	sortIDs(ids)
+	return ids
+}
+
+func (r *records) appendIDs(ids []rotation.ID, of *shelf) []rotation.ID {
+	for at := range of.ids {
+		if at == r.placed(at.ID) {
 			ids = append(ids, at.ID)
 		}
 	}
+	return ids
+}
+
+func sortIDs(ids []rotation.ID) {
 	slices.SortFunc(ids, func(a, b rotation.ID) int {
 		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Certificate, b.Certificate))
 	})
-	return ids
 }

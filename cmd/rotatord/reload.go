@@ -105,7 +105,7 @@ func (d *daemon) tellReload(ctx context.Context, result *admin.Reload, by admin.
 				return rotation.ReloadEvent(name, d.policySHA256(name), string(by), reason, result.At, head)
 			})
 			if err != nil {
-				d.log.Warn("the history lacks a reload", "policy", name, "change", what, "err", err)
+				d.log.Warn("the history lacks a reload", "policy", name, "reason", what, "err", err)
 			}
 		}
 	}

@@ -56,7 +56,7 @@ func reasonOf(err error) string {
 	return err.Error()
 }
 
-// look gathers what the gauges show.
+// look gathers what the gauges show besides the assignments.
 func (d *daemon) look() metrics.Look {
 	l := metrics.Look{NATSConnected: d.bus.Connected()}
 	now := time.Now()
@@ -64,22 +64,16 @@ func (d *daemon) look() metrics.Look {
 	for _, p := range inForce.set.Policies {
 		part := inForce.parts[p.Name]
 		l.Policies = append(l.Policies, metrics.Policy{Name: p.Name, Paused: d.records.hold(p.Name).Holds(now)})
-		source := metrics.Source{Kind: p.Source.Kind(), Policy: p.Name, Certificates: len(part.source.names())}
+		names := part.source.names()
+		source := metrics.Source{Kind: p.Source.Kind(), Policy: p.Name, Certificates: len(names)}
 		if part.watcher != nil {
 			source.Snapshot = part.watcher.Snapshot()
 		}
-		for _, id := range d.assignments(p.Name) {
-			a := metrics.Assignment{ID: id, Record: d.records.get(id)}
-			a.Record.State = d.engine.Standing(id, a.Record, now)
-			if w, ok := d.engine.Wanted(id, a.Record); ok {
-				a.Wanted = &w.Info
+		if p.Source.Issues() {
+			source.Issuing = new(rotation.Issuing)
+			if record := d.records.peek(rotation.ID{Policy: p.Name, Certificate: names[0]}); record != nil {
+				source.Issuing = &record.Issuing
 			}
-			if p.Source.Issues() {
-				source.Issuing, a.Issuer = &a.Record.Issuing, p.Source.Kind()
-				a.RenewalDue = a.Record.RenewalDue(p.When.Renew)
-			}
-			a.RenewalDeadline = a.Record.WindowsEnd(&p.When)
-			l.Assignments = append(l.Assignments, a)
 		}
 		l.Sources = append(l.Sources, source)
 	}

@@ -76,6 +76,6 @@ func onHangup(f func()) (stop func()) {
 // doing the rest.
 func tellProblems(set *policy.Set, log *slog.Logger) {
 	for _, p := range set.Prove(time.Now(), &policy.Pointer{}) {
-		log.Warn("a policy promises what it cannot keep; rotatord check tells more", "file", p.File, "line", p.Line, "err", p.Message)
+		log.Warn("a policy promises what it cannot keep; rotatord check tells more", "path", p.File, "line", p.Line, "reason", p.Message)
 	}
 }

@@ -26,6 +26,9 @@ const manyRows = 40
 // printStatus shows the worst first. With many certificates, those that need no attention are
 // summed up by policy, unless all are asked for.
 func printStatus(w io.Writer, s admin.Status, all bool, now time.Time) error {
+	if s.Onboarding != nil {
+		fmt.Fprintf(w, "%s\n\n", onboardingText(s.Onboarding, now))
+	}
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "POLICY\tCERTIFICATE\tSTATE\tFOR\tEXPIRES\tTARGETS\tNEXT LOOK")
 	assignments := slices.Clone(s.Assignments)

@@ -16,7 +16,7 @@ import (
 // source is a policy's source, as the daemon needs it besides the engine.
 type source interface {
 	rotation.Source
-	// names are the certificates that the policy takes, by name.
+	// names are the certificates that the policy takes, by name. The list does not change.
 	names() []string
 }
 
@@ -49,6 +49,9 @@ type directorySource struct {
 	// owners is who is served where, worked out from the snapshot of.
 	owners rotation.Owners
 	of     *watcher.Snapshot
+	// listed are the names, worked out from the snapshot listedOf.
+	listed   []string
+	listedOf *watcher.Snapshot
 	// troubled is since when the files of a certificate cannot be used.
 	troubled map[string]time.Time
 }
@@ -117,12 +120,19 @@ func (s *directorySource) all(snapshot *watcher.Snapshot) iter.Seq2[string, cert
 	}
 }
 
-// names are the certificates that the policy takes, by name.
+// names implements source. The list is worked out once for each snapshot.
 func (s *directorySource) names() []string {
-	var names []string
-	for name := range s.all(s.watcher.Snapshot()) {
+	snapshot := s.watcher.Snapshot()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listedOf == snapshot {
+		return s.listed
+	}
+	names := make([]string, 0, snapshot.Len())
+	for name := range s.all(snapshot) {
 		names = append(names, name)
 	}
 	slices.Sort(names)
+	s.listed, s.listedOf = names, snapshot
 	return names
 }

@@ -113,6 +113,9 @@ func (d *daemon) policyView(part *part, now time.Time) admin.Policy {
 func (d *daemon) status(only selection) admin.Status {
 	now := time.Now()
 	s := admin.Status{Daemon: d.daemonView(), Policies: []admin.Policy{}, Assignments: []admin.Assignment{}}
+	if only == (selection{}) {
+		s.Onboarding = d.onboardingNow()
+	}
 	g := d.inForce()
 	for _, name := range g.names() {
 		if only.policy != "" && only.policy != name {

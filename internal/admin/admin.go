@@ -1,8 +1,8 @@
 // Package admin is how people and monitoring look at the daemon, and tell it what to do: the
 // HTTP listener with metrics and health, which is read-only, and the control socket.
 //
-// It may import the Prometheus client's handler, golang.org/x/sys and the standard library;
-// what is true it is told by functions, and what is asked of it, it hands on to functions.
+// It may import golang.org/x/sys and the standard library; what is true it is told by
+// functions, and what is asked of it, it hands on to functions and handlers.
 //
 // Invariants: nothing can be changed over the HTTP listener; who may write to the socket may
 // do everything that its verbs do, and who that is, the kernel says; a slow or hostile client holds
@@ -19,16 +19,14 @@ import (
 	"net"
 	"net/http"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
 // Config is what the listener serves.
 type Config struct {
 	// Listen is host:port; port 0 lets the system choose.
-	Listen   string
-	Registry *prometheus.Registry
+	Listen string
+	// Metrics answers scrapes.
+	Metrics http.Handler
 	// Ready returns the state of each component; the daemon is ready when none has a
 	// reason.
 	Ready func() []Component
@@ -45,13 +43,10 @@ type Component struct {
 }
 
 const (
-	headerWait  = 5 * time.Second
-	requestWait = 30 * time.Second
-	idleWait    = 2 * time.Minute
-	maxHeader   = 16 << 10
-	// maxScrapes bounds how many scrapes are answered at once: one of 10,000 assignments
-	// has 30 MB, not packed.
-	maxScrapes   = 4
+	headerWait   = 5 * time.Second
+	requestWait  = 30 * time.Second
+	idleWait     = 2 * time.Minute
+	maxHeader    = 16 << 10
 	shutdownWait = 5 * time.Second
 )
 
@@ -121,12 +116,7 @@ func shutdown(ctx context.Context, s *http.Server) {
 // Handler is the listener's content.
 func Handler(cfg Config) http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(cfg.Registry, promhttp.HandlerOpts{
-		Registry: cfg.Registry, MaxRequestsInFlight: maxScrapes, EnableOpenMetrics: true,
-		// A series that cannot be served is logged and counted; the others still tell.
-		ErrorHandling: promhttp.ContinueOnError,
-		ErrorLog:      slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelWarn),
-	}))
+	mux.Handle("GET /metrics", cfg.Metrics)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { live(w, cfg.Alive()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { ready(w, cfg.Ready()) })
 	mux.HandleFunc("GET /{$}", index)

@@ -7,20 +7,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 // serve starts a server and returns its base URL.
 func serve(t *testing.T, cfg Config) string {
 	t.Helper()
 	cfg.Listen = "127.0.0.1:0"
-	cfg.Registry = prometheus.NewRegistry()
-	cfg.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "probe", Help: "x"}, func() float64 { return 42 }))
+	cfg.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "probe 42\n") })
 	cfg.Logger = slog.New(slog.DiscardHandler)
 	s, err := Listen(cfg)
 	if err != nil {
@@ -102,7 +98,7 @@ func TestListenPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	_, err = Listen(Config{Listen: taken.Addr().String(), Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	_, err = Listen(Config{Listen: taken.Addr().String(), Logger: slog.New(slog.DiscardHandler)})
 	if err == nil || !strings.Contains(err.Error(), taken.Addr().String()) || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("Listen on a taken port: %v", err)
 	}
@@ -128,25 +124,5 @@ func TestSlowClientIsCutOff(t *testing.T) {
 	}
 	if _, err := io.ReadAll(slow); err != nil {
 		t.Errorf("the slow connection was not closed: %v", err)
-	}
-}
-
-// TestOneBadSeries: a collector that fails takes no other series with it.
-func TestOneBadSeries(t *testing.T) {
-	registry := prometheus.NewRegistry()
-	bad := prometheus.NewDesc("bad", "x", nil, nil)
-	registry.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "good", Help: "x"}, func() float64 { return 42 }),
-		prometheus.CollectorFunc(func(ch chan<- prometheus.Metric) { ch <- prometheus.NewInvalidMetric(bad, errors.New("broken")) }),
-	)
-	var logs strings.Builder
-	w := httptest.NewRecorder()
-	Handler(Config{Registry: registry, Logger: slog.New(slog.NewTextHandler(&logs, nil))}).
-		ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "good 42") {
-		t.Errorf("%d %s", w.Code, w.Body)
-	}
-	if !strings.Contains(logs.String(), "broken") {
-		t.Errorf("logged %q", logs.String())
 	}
 }

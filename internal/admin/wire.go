@@ -10,6 +10,25 @@ type Status struct {
 	Daemon      Daemon       `json:"daemon"`
 	Policies    []Policy     `json:"policies"`
 	Assignments []Assignment `json:"assignments"`
+	// Onboarding is how far assignments are where many are on their way; nil where not, and
+	// where only some assignments were asked for.
+	Onboarding *Onboarding `json:"onboarding,omitempty"`
+}
+
+// Onboarding is how far many assignments are.
+type Onboarding struct {
+	// Since is when they became many.
+	Since time.Time `json:"since"`
+	Total int       `json:"total"`
+	// AtRest have nothing to be done; UnderWay are worked on or about to be; Held wait for
+	// something else, by state: windows, people, failures.
+	AtRest   int            `json:"at_rest"`
+	UnderWay int            `json:"under_way"`
+	Held     map[string]int `json:"held"`
+	// PerMinute is how many of those under way got through lately, Done when all of them will
+	// have at that pace; zero where nothing can be said. Those that are held are not counted.
+	PerMinute float64   `json:"per_minute,omitempty"`
+	Done      time.Time `json:"done,omitzero"`
 }
 
 // Daemon is the process that answers.

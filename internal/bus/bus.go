@@ -16,6 +16,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rotatord/rotatord/internal/repeat"
 )
 
 // Config says which server to use and how.
@@ -96,7 +98,9 @@ type Bus struct {
 	// told are the reasons that were logged since the connection was lost: each server of
 	// a cluster has its own.
 	toldMu sync.Mutex
-	told   map[string]bool
+	told   map[string]time.Time
+	// failing is what else failed, by kind.
+	failing repeat.Failures[string]
 	// silence is why JetStream does not count as there although the server is connected;
 	// nil while it answers.
 	silence atomic.Pointer[error]
@@ -199,7 +203,9 @@ func (b *Bus) connectOptions() ([]nats.Option, error) {
 				b.unreachable(err) // a refused login, at each attempt
 				return
 			}
-			b.log.Warn("nats error", "err", err)
+			if times, tell := b.failing.Met("connection", err.Error()); tell {
+				b.log.Warn("nats error", "times", times, "err", err)
+			}
 		}),
 	}
 	if b.cfg.TLS != nil {
@@ -217,8 +223,10 @@ func (b *Bus) connectOptions() ([]nats.Option, error) {
 	case b.cfg.User != "":
 		options = append(options, nats.UserInfoHandler(func() (string, string) {
 			password, err := b.cfg.Password()
-			if err != nil {
-				b.log.Error("nats password cannot be read", "err", err)
+			if err == nil {
+				b.failing.Over("password")
+			} else if times, tell := b.failing.Met("password", err.Error()); tell {
+				b.log.Error("nats password cannot be read", "times", times, "err", err)
 			}
 			return b.cfg.User, password
 		}))
@@ -237,7 +245,7 @@ func (b *Bus) connected(c *nats.Conn) {
 	}
 }
 
-// unreachable hears of every failed attempt to connect, and says each reason once.
+// unreachable hears of every failed attempt to connect, and says each reason once, and hourly.
 func (b *Bus) unreachable(err error) {
 	b.trouble.Store(&err)
 	level := slog.LevelDebug
@@ -250,13 +258,13 @@ func (b *Bus) unreachable(err error) {
 func (b *Bus) isNews(reason string) bool {
 	b.toldMu.Lock()
 	defer b.toldMu.Unlock()
-	if b.told[reason] || len(b.told) >= maxTold {
+	if last, known := b.told[reason]; known && time.Since(last) < repeat.Every || !known && len(b.told) >= maxTold {
 		return false
 	}
 	if b.told == nil {
-		b.told = map[string]bool{}
+		b.told = map[string]time.Time{}
 	}
-	b.told[reason] = true
+	b.told[reason] = time.Now()
 	return true
 }
 

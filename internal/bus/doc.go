@@ -2,8 +2,8 @@
 // events out. The server is embedded in the process or somewhere else; nothing
 // outside this package can tell.
 //
-// It may import nats.go, the NATS server, internal/audit and the standard library, and knows nothing
-// of certificates, policies or rotations: assignments are a pair of names here.
+// It may import nats.go, the NATS server, internal/audit, internal/repeat and the standard library, and
+// knows nothing of certificates, policies or rotations: assignments are a pair of names here.
 //
 // Invariants:
 //   - a trigger message is acknowledged only when the work it asks for is in the work

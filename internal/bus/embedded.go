@@ -19,6 +19,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
+
+	"github.com/rotatord/rotatord/internal/repeat"
 )
 
 const (
@@ -135,11 +137,10 @@ const (
 // keep starts the server anew when its store fails, and says so when the reason changes,
 // until ctx ends.
 func (e *embedded) keep(ctx context.Context) {
-	said := ""
+	var failure repeat.Failure
 	say := func(err error) {
-		if said != err.Error() {
-			said = err.Error()
-			e.log.Error("the NATS store fails; nothing is rotated until it can be written again", "directory", e.dir, "err", err)
+		if times, tell := failure.Met(err.Error()); tell {
+			e.log.Error("the NATS store fails; nothing is rotated until it can be written again", "path", e.dir, "times", times, "err", err)
 		}
 	}
 	if err := e.problem(); err != nil {
@@ -151,9 +152,10 @@ func (e *embedded) keep(ctx context.Context) {
 			say(err)
 			wait = min(2*wait, maxStartPause)
 		case mended:
-			e.log.Info("the NATS store can be written again", "directory", e.dir)
+			e.log.Info("the NATS store can be written again", "path", e.dir)
 		default:
-			wait, said = checkStore, ""
+			wait = checkStore
+			failure.Over()
 		}
 	}
 }
@@ -346,7 +348,7 @@ func (e *embedded) setAside(part, aside, why string) error {
 		return fmt.Errorf("set a broken part of the NATS store aside: %w", err)
 	}
 	e.log.Error("a part of the NATS store cannot be read; it is set aside and begun anew, and what was in it is looked up at the targets",
-		"part", filepath.Join(e.dir, part), "moved_to", to, "err", why)
+		"path", filepath.Join(e.dir, part), "moved_to", to, "err", why)
 	return nil
 }
 

@@ -11,6 +11,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rotatord/rotatord/internal/repeat"
 )
 
 const (
@@ -35,7 +37,7 @@ const (
 // is there with settings that cannot work is logged and tried again too, since only
 // the server's operator can mend it, and may do so at any time.
 func (b *Bus) Prepare(ctx context.Context) error {
-	var last string
+	var failure repeat.Failure
 	for {
 		err := b.prepareOnce(ctx)
 		if err == nil {
@@ -45,9 +47,9 @@ func (b *Bus) Prepare(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if reason := shortReason(err); reason != last {
-			b.log.Warn("nats streams are not ready; trying again", "err", reason)
-			last = reason
+		reason := shortReason(err)
+		if times, tell := failure.Met(reason); tell {
+			b.log.Warn("nats streams are not ready; trying again", "times", times, "err", reason)
 		}
 		select {
 		case <-ctx.Done():

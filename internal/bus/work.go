@@ -240,11 +240,11 @@ func (b *Bus) process(ctx context.Context, m jetstream.Msg, asked time.Time, our
 	}
 	w := Work{ID: id}
 	if err := json.Unmarshal(m.Data(), &w); err != nil {
-		b.log.Warn("work with an unreadable body; looking anyway", "assignment", id, "err", err)
+		b.log.Warn("work with an unreadable body; looking anyway", "policy", id.Policy, "certificate", id.Certificate, "err", err)
 	}
 	l, held, ok := b.takeLease(context.WithoutCancel(ctx), m, asked, ours)
 	if !ok {
-		b.log.Info("work that came too late is left to others", "assignment", id)
+		b.log.Info("work that came too late is left to others", "policy", id.Policy, "certificate", id.Certificate)
 		return
 	}
 	defer l.stop()
@@ -260,7 +260,7 @@ func (b *Bus) process(ctx context.Context, m jetstream.Msg, asked time.Time, our
 	case !l.held():
 		// Whoever has the message now answers it; an answer of ours would count as theirs.
 		b.cfg.Meter.Message("work", "failed")
-		b.log.Warn("work was lost to others before it was done", "assignment", id, "err", err)
+		b.log.Warn("work was lost to others before it was done", "policy", id.Policy, "certificate", id.Certificate, "err", err)
 	case retry:
 		b.nak(m, id, again.After)
 	default:
@@ -273,7 +273,7 @@ func (b *Bus) process(ctx context.Context, m jetstream.Msg, asked time.Time, our
 func (b *Bus) nak(m jetstream.Msg, id ID, after time.Duration) {
 	b.cfg.Meter.Message("work", "nak")
 	if err := m.NakWithDelay(min(after, maxNak)); err != nil {
-		b.log.Debug("work cannot be handed back; it comes again by itself", "assignment", id, "err", err)
+		b.log.Debug("work cannot be handed back; it comes again by itself", "policy", id.Policy, "certificate", id.Certificate, "err", err)
 	}
 }
 

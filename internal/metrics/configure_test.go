@@ -8,7 +8,7 @@ import (
 // TestConfigure: what a reload brings has its series at once, what it takes away has none
 // any more.
 func TestConfigure(t *testing.T) {
-	cfg := fixedConfig(func() Look { return Look{} })
+	cfg := fixedConfig(func() world { return world{} })
 	m := New(cfg)
 	m.StepFailed("mail", "waf", "stage", "quota")
 	m.Deferred("mail", "window")

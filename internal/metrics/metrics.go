@@ -13,6 +13,7 @@ package metrics
 import (
 	"runtime/debug"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,13 +39,19 @@ type Config struct {
 	Consumers []string
 	// Look returns what is, for the gauges.
 	Look func() Look
+	// Assignments are all that there are; nil for none. One that has not changed since is the
+	// same pointer, and nothing that it points to ever changes.
+	Assignments func() []*Assignment
 }
 
 // Metrics is what the daemon counts. Its methods may be called by any goroutine.
 type Metrics struct {
-	registry  *prometheus.Registry
-	cfg       Config
-	collector *collector
+	// live has everything but what assignments have, which board keeps ready; registry has all.
+	live, registry *prometheus.Registry
+	board          *board
+	cfg            Config
+	// kinds are the policies with the kinds of their targets.
+	kinds atomic.Pointer[map[string][]string]
 
 	triggers       *prometheus.CounterVec
 	rotations      *prometheus.CounterVec
@@ -74,18 +81,26 @@ type Metrics struct {
 
 // New registers everything and makes the series of the configured objects.
 func New(cfg Config) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), cfg: cfg, collector: newCollector(cfg.Look, cfg.Policies, cfg.Consumers)}
+	if cfg.Assignments == nil {
+		cfg.Assignments = func() []*Assignment { return nil }
+	}
+	m := &Metrics{live: prometheus.NewRegistry(), registry: prometheus.NewRegistry(), cfg: cfg}
+	m.kinds.Store(&cfg.Policies)
+	m.board = newBoard(cfg.Assignments)
 	m.makeWork()
 	m.makeCloud()
 	m.makeProcess()
-	m.registry.MustRegister(
+	shared := []prometheus.Collector{
 		m.triggers, m.rotations, m.duration, m.toConverged, m.stepFailures, m.retirements, m.rollBacks, m.deferred, m.overridden,
 		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.clockSkew,
 		m.apiCircuit, m.apiQuotaUsed, m.apiQuotaLimit,
 		m.natsReconnects, m.natsMessages, m.journalErrors, m.reloadOK, m.reloadAt, m.heartbeat,
-		newBuildInfo(cfg.Version), m.collector,
+		newBuildInfo(cfg.Version), newCollector(cfg.Look, cfg.Consumers),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-	)
+	}
+	plain := assignments{cfg.Assignments}
+	m.live.MustRegister(append(shared, newSuperseded(&m.kinds, m.board.superseded))...)
+	m.registry.MustRegister(append(shared, plain, newSuperseded(&m.kinds, plain.superseded))...)
 	m.precreate(cfg)
 	return m
 }
@@ -95,7 +110,7 @@ func New(cfg Config) *Metrics {
 func (m *Metrics) Configure(policies map[string][]string, clouds []string) {
 	before := m.cfg
 	m.cfg.Policies, m.cfg.Clouds = policies, clouds
-	m.collector.policies.Store(&policies)
+	m.kinds.Store(&policies)
 	for policy, kinds := range before.Policies {
 		now, stays := policies[policy]
 		if !stays {
@@ -143,7 +158,8 @@ func (m *Metrics) forget(labels prometheus.Labels) {
 	}
 }
 
-// Registry is for the /metrics handler.
+// Registry has every series, made anew at each gathering: what [Metrics.Handler] answers, at
+// a hundred times the price.
 func (m *Metrics) Registry() *prometheus.Registry { return m.registry }
 
 // histogram buckets, in seconds: from a local file to an hour of propagation, and from

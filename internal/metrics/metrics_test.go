@@ -69,7 +69,7 @@ func TestLint(t *testing.T) {
 // TestFirstScrape: before anything happened there is a zero for everything that can be
 // counted, so that the first time is seen as an increase.
 func TestFirstScrape(t *testing.T) {
-	text := scrape(t, New(fixedConfig(func() Look { return Look{} })))
+	text := scrape(t, New(fixedConfig(func() world { return world{} })))
 	for _, series := range []string{
 		`rotatord_triggers_total{trigger="nats"} 0`,
 		`rotatord_trigger_to_converged_seconds_count{trigger="startup"} 0`,
@@ -96,15 +96,15 @@ func TestFirstScrape(t *testing.T) {
 // TestSeriesGoWithTheirObject: gauges are derived at each scrape, so none can stay.
 func TestSeriesGoWithTheirObject(t *testing.T) {
 	look := fixedLook()
-	m := New(fixedConfig(func() Look { return look }))
+	m := New(fixedConfig(func() world { return look }))
 	for _, test := range []struct {
 		what, label string
 		remove      func()
 	}{
-		{"endpoint", `target="shop.example.com:8443"`, func() { look.Assignments[1].Record.Probes = look.Assignments[1].Record.Probes[:2] }},
-		{"target", `target="spare"`, func() { delete(look.Assignments[1].Record.Targets, "spare") }},
-		{"certificate in the source", `certificate="shop.example.com",policy="shop",role="source"`, func() { look.Assignments[1].Wanted = nil }},
-		{"assignment", `certificate="shop.example.com"`, func() { look.Assignments = slices.Delete(look.Assignments, 1, 2) }},
+		{"endpoint", `target="shop.example.com:8443"`, func() { look.change(1, func(a *Assignment) { a.Record.Probes = a.Record.Probes[:2] }) }},
+		{"target", `target="spare"`, func() { look.change(1, func(a *Assignment) { delete(a.Record.Targets, "spare") }) }},
+		{"certificate in the source", `certificate="shop.example.com",policy="shop",role="source"`, func() { look.change(1, func(a *Assignment) { a.Wanted = nil }) }},
+		{"assignment", `certificate="shop.example.com"`, func() { look.Assignments = slices.Delete(slices.Clone(look.Assignments), 1, 2) }},
 		{"source", `source="mail"`, func() { look.Sources = look.Sources[:1] }},
 		{"policy", `rotatord_policy_paused{policy="mail"}`, func() { look.Policies = look.Policies[:1] }},
 	} {
@@ -130,14 +130,14 @@ func TestNothingFailsAScrape(t *testing.T) {
 	odd := info("odd\xff", 3)
 	odd.IssuerCN = "\xc3("
 	for _, name := range []string{"odd\xff", "odd\xfe", "odd\ufffd", "", "quote\"\n\\"} {
-		look.Assignments = append(look.Assignments, Assignment{
+		look.Assignments = append(look.Assignments, &Assignment{
 			ID: rotation.ID{Policy: "shop", Certificate: name}, Wanted: &odd,
-			Record: rotation.Record{Probes: []providers.Probe{
+			Record: &rotation.Record{Probes: []providers.Probe{
 				seen("odd\xff:443", "", odd, 0), seen("odd\xfe:443", "", odd, 0), seen("odd\xfe:443", "", odd, 0),
 			}},
 		})
 	}
-	m := New(fixedConfig(func() Look { return look }))
+	m := New(fixedConfig(func() world { return look }))
 	if _, err := m.Registry().Gather(); err != nil {
 		t.Error(err)
 	}
@@ -168,10 +168,10 @@ func TestProbesAreAsGoodAsTheWorst(t *testing.T) {
 		"nothing wanted":  {[]providers.Probe{down}, certs.Info{}, false, false, 0},
 		"other than none": {[]providers.Probe{seen("a:443", "1", now, 0)}, certs.Info{}, true, false, seconds(now.NotAfter)},
 	} {
-		m := New(fixedConfig(func() Look {
-			return Look{Assignments: []Assignment{{
+		m := New(fixedConfig(func() world {
+			return world{Assignments: []*Assignment{{
 				ID:     rotation.ID{Policy: "shop", Certificate: "a.example"},
-				Record: rotation.Record{Wanted: test.wanted, Probes: test.probes},
+				Record: &rotation.Record{Wanted: test.wanted, Probes: test.probes},
 			}}}
 		}))
 		text := scrape(t, m)

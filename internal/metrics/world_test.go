@@ -3,8 +3,10 @@ package metrics
 import (
 	"crypto/sha256"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +23,24 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 const day = 24 * time.Hour
 
+// world is what is, as a daemon would tell.
+type world struct {
+	Look
+	Assignments []*Assignment
+}
+
+// change puts another in the place of an assignment: one that was handed out never changes.
+func (w *world) change(i int, how func(*Assignment)) {
+	a := *w.Assignments[i]
+	a.Record = new(*a.Record)
+	a.Record.Targets = maps.Clone(a.Record.Targets)
+	how(&a)
+	w.Assignments = slices.Clone(w.Assignments)
+	w.Assignments[i] = &a
+}
+
 // fixedConfig has two policies and one cloud.
-func fixedConfig(look func() Look) Config {
+func fixedConfig(look func() world) Config {
 	return Config{
 		Version:            "1.2.3",
 		Policies:           map[string][]string{"shop": {"waf"}, "mail": {"waf"}},
@@ -31,7 +49,8 @@ func fixedConfig(look func() Look) Config {
 		FailureReasons:     []string{"denied", "network"},
 		StepFailureReasons: []string{"denied", "unavailable"},
 		Consumers:          []string{"trigger", "work_any"},
-		Look:               look,
+		Look:               func() Look { return look().Look },
+		Assignments:        func() []*Assignment { return look().Assignments },
 	}
 }
 
@@ -60,10 +79,9 @@ func seen(endpoint, address string, i certs.Info, took time.Duration) providers.
 
 // fixedLook has an assignment in each kind of trouble, a source with problems and one
 // that is away.
-func fixedLook() Look {
-	return Look{
-		Policies:    []Policy{{Name: "shop"}, {Name: "mail", Paused: true}, {Name: "payments"}, {Name: "sso"}},
-		Assignments: []Assignment{converged(), rotating(), failed(), unknown(), issued()},
+func fixedLook() world {
+	return world{Assignments: []*Assignment{converged(), rotating(), failed(), unknown(), issued()}, Look: Look{
+		Policies: []Policy{{Name: "shop"}, {Name: "mail", Paused: true}, {Name: "payments"}, {Name: "sso"}},
 		Sources: []Source{
 			{Kind: "directory", Policy: "shop", Certificates: 3, Snapshot: &watcher.Snapshot{
 				Ready: true, Up: true, LastScan: noon.Add(-time.Minute), Events: 70, Coalesced: 12,
@@ -81,15 +99,15 @@ func fixedLook() Look {
 			{Kind: "identity_center", Policy: "sso", Certificates: 1},
 		},
 		NATSConnected: true, QueueDepth: 3, QueueOldest: noon.Add(-3 * time.Second), WorkWaiting: 2, WorkWaitingSince: noon.Add(-time.Second),
-	}
+	}}
 }
 
-func converged() Assignment {
+func converged() *Assignment {
 	now, before := info("www.example.com", 2), info("www.example.com", 1)
-	return Assignment{
+	return &Assignment{
 		ID: rotation.ID{Policy: "shop", Certificate: "www.example.com"}, Wanted: &now, RenewalDeadline: now.NotAfter.Add(-3 * day),
-		Record: rotation.Record{
-			Wanted: now, State: rotation.StateConverged,
+		State: rotation.StateConverged, Record: &rotation.Record{
+			Wanted: now,
 			Targets: map[string]rotation.TargetRecord{"edge": {
 				Kind: "waf", Active: new(placed(now, true)), LastAttemptAt: noon.Add(-time.Hour), LastSuccessAt: noon.Add(-time.Hour),
 				Superseded: []rotation.Placed{placed(before, false), placed(before, true)},
@@ -103,12 +121,12 @@ func converged() Assignment {
 }
 
 // rotating is served by one address of two with the bundle of before.
-func rotating() Assignment {
+func rotating() *Assignment {
 	now, before := info("shop.example.com", 5), info("shop.example.com", 4)
-	a := Assignment{
+	a := &Assignment{
 		ID: rotation.ID{Policy: "shop", Certificate: "shop.example.com"}, Wanted: &now,
-		Record: rotation.Record{
-			Wanted: now, Leaves: []certs.Info{now, before}, State: rotation.StateUnconverged,
+		State: rotation.StateUnconverged, Record: &rotation.Record{
+			Wanted: now, Leaves: []certs.Info{now, before},
 			Targets: map[string]rotation.TargetRecord{
 				"edge":  {Kind: "waf", Active: new(placed(now, true)), Drift: rotation.DriftServed},
 				"spare": {Kind: "waf", LastAttemptAt: noon.Add(-time.Minute)},
@@ -124,12 +142,12 @@ func rotating() Assignment {
 	return a
 }
 
-func failed() Assignment {
+func failed() *Assignment {
 	now := info("mx.example.com", 7)
-	return Assignment{
+	return &Assignment{
 		ID: rotation.ID{Policy: "mail", Certificate: "mx.example.com"}, Wanted: &now,
-		Record: rotation.Record{
-			Wanted: now, State: rotation.StateFailed, Reason: "secret detail",
+		State: rotation.StateFailed, Record: &rotation.Record{
+			Wanted: now, Reason: "secret detail",
 			Targets: map[string]rotation.TargetRecord{"edge": {
 				Kind: "waf", LastAttemptAt: noon, Attempts: rotation.Attempts{
 					Failures: 4, FailedStep: rotation.StepRetire, FailedKind: "denied", Failure: "secret detail", RetryAt: noon.Add(time.Hour),
@@ -141,12 +159,12 @@ func failed() Assignment {
 }
 
 // issued is renewed, but the next one cannot be had.
-func issued() Assignment {
+func issued() *Assignment {
 	now := info("payments.example.com", 9)
-	return Assignment{
+	return &Assignment{
 		ID: rotation.ID{Policy: "payments", Certificate: "payments.example.com"}, Wanted: &now, Issuer: "private_ca", RenewalDue: noon.Add(-day),
-		Record: rotation.Record{
-			Wanted: now, State: rotation.StateFailed,
+		State: rotation.StateFailed, Record: &rotation.Record{
+			Wanted:  now,
 			Issuing: rotation.Issuing{Attempts: rotation.Attempts{Failures: 2, FailedStep: rotation.StepIssue, FailedKind: "invalid", Failure: "secret detail", RetryAt: noon.Add(time.Hour)}},
 			Targets: map[string]rotation.TargetRecord{"server": {Kind: "file", Active: new(placed(now, true))}},
 		},
@@ -155,10 +173,10 @@ func issued() Assignment {
 
 // unknown has only just come: its source lost it and nothing is on record but a
 // handshake that showed nothing.
-func unknown() Assignment {
-	return Assignment{
+func unknown() *Assignment {
+	return &Assignment{
 		ID:     rotation.ID{Policy: "mail", Certificate: "new.example.com"},
-		Record: rotation.Record{Probes: []providers.Probe{{Endpoint: "new.example.com:443", Err: "resolve: no such host"}}},
+		Record: &rotation.Record{Probes: []providers.Probe{{Endpoint: "new.example.com:443", Err: "resolve: no such host"}}},
 	}
 }
 
@@ -209,5 +227,5 @@ func scrape(t testing.TB, m *Metrics) string {
 }
 
 func handler(m *Metrics) http.Handler {
-	return admin.Handler(admin.Config{Registry: m.Registry(), Logger: slog.New(slog.DiscardHandler)})
+	return admin.Handler(admin.Config{Metrics: m.Handler(slog.New(slog.DiscardHandler)), Logger: slog.New(slog.DiscardHandler)})
 }

@@ -388,13 +388,17 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, v.Kind, string(s.Kind), kind)
 	r.update(v.Name, func(t *TargetRecord) {
 		t.Kind = v.Kind
+		if t.Failure == "" {
+			r.e.failing.Over(failing{r.o.ID, v.Name}) // what failed before has worked since
+		}
 		repeated := t.Failure == err.Error()
 		t.Attempts.failed(s.Kind, err, now)
 		if t.room() != nil {
 			t.RetryAt = now.Add(time.Second).UTC() // it can be made, and need not be waited for
 		}
-		if r.noteFailure(err, repeated); !repeated {
-			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "retry_at", clock(t.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
+		times, tell := r.e.failing.Met(failing{r.o.ID, v.Name}, string(s.Kind)+": "+err.Error())
+		if r.noteFailure(err, repeated); tell {
+			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "times", times, "retry_at", clock(t.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
 		}
 		if t.Failures == 1 && !t.StartedAt.IsZero() {
 			r.e.cfg.Meter.Rotated(r.o.ID.Policy, v.Kind, "failed", now.Sub(t.StartedAt))

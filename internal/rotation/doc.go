@@ -3,7 +3,7 @@
 // or the plan says wait.
 //
 // It may import internal/audit, internal/certs, internal/policy, internal/providers,
-// internal/scheduler and the standard library. It imports no adapter, no NATS and no HTTP: what it needs of them it
+// internal/repeat, internal/scheduler and the standard library. It imports no adapter, no NATS and no HTTP: what it needs of them it
 // declares as small interfaces (contract.go), and cmd/rotatord fills them in.
 //
 // Invariants:

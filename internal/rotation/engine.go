@@ -13,6 +13,7 @@ import (
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers"
+	"github.com/rotatord/rotatord/internal/repeat"
 )
 
 // maxRounds bounds the steps of one run. A plan gets shorter with each step, so that
@@ -53,6 +54,14 @@ type Engine struct {
 	stopping atomic.Bool
 	// now is time.Now, but for tests in which a clock jumps.
 	now func() time.Time
+	// failing are the targets, and the steps at issuers, that the log has told of.
+	failing repeat.Failures[failing]
+}
+
+// failing is a target of an assignment, or a step at its issuer.
+type failing struct {
+	ID
+	at string
 }
 
 // New returns an Engine.
@@ -151,13 +160,35 @@ func watchesOnly(p *policy.Policy) bool {
 // Standing says where an assignment stands: what its record says, or, where its policy
 // only watches, what can be told from the source.
 func (e *Engine) Standing(id ID, record Record, now time.Time) State {
+	state, _ := e.StandingUntil(id, record, now)
+	return state
+}
+
+// StandingUntil is Standing with the moment until which it holds as long as record, source
+// and policy stay as they are; zero for ever.
+func (e *Engine) StandingUntil(id ID, record Record, now time.Time) (State, time.Time) {
 	a := e.cfg.Assembly(id.Policy)
 	if a == nil || !watchesOnly(a.Policy) {
-		return record.State
+		return record.State, time.Time{}
 	}
 	o := observe(a, id, record, Request{}, now)
 	state, _ := judge(&o, nil, now)
-	return state
+	if o.issues() {
+		return state, now // there is one of them in a policy: it can be asked each time
+	}
+	if o.Wanted == nil {
+		return state, time.Time{}
+	}
+	until := time.Time{}
+	if end := o.Wanted.Info.NotAfter; end.After(now) {
+		until = end
+	}
+	if o.Wanted.Problem != "" && !o.Wanted.quarantined(now) {
+		if settled := o.Wanted.ProblemSince.Add(SettleTime); until.IsZero() || settled.Before(until) {
+			until = settled
+		}
+	}
+	return state, until
 }
 
 // Wanted returns the bundle in force of an assignment, from memory alone; false where

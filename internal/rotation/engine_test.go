@@ -564,11 +564,32 @@ func TestWatchedOnly(t *testing.T) {
 				t.Errorf("state %s, want %s", got, want)
 			}
 		}
+		// until is when it stands otherwise, and not a moment earlier.
+		until := func(want time.Time, then State) {
+			t.Helper()
+			state, until := w.engine().StandingUntil(w.id, Record{}, time.Now())
+			if !until.Equal(want) {
+				t.Errorf("it stands until %s, want %s", until, want)
+			}
+			if got := w.engine().Standing(w.id, Record{}, until.Add(-1)); got != state {
+				t.Errorf("it is %s already before that, not %s", got, state)
+			}
+			if got := w.engine().Standing(w.id, Record{}, until); got != then {
+				t.Errorf("it is %s then, want %s", got, then)
+			}
+		}
 		stands(StateConverged)
-		w.wanted.Problem = "truncated"
+		until(w.wanted.Info.NotAfter, StateExpired)
+		w.wanted.Problem, w.wanted.ProblemSince = "truncated", time.Now()
+		until(time.Now().Add(SettleTime), StateQuarantined)
+		time.Sleep(SettleTime)
 		stands(StateQuarantined)
+		until(w.wanted.Info.NotAfter, StateExpired)
 		w.wanted.Info.NotAfter = time.Now()
 		stands(StateExpired)
+		if _, until := w.engine().StandingUntil(w.id, Record{}, time.Now()); !until.IsZero() {
+			t.Errorf("it is expired until %s", until)
+		}
 		w.drive(TriggerNATS, time.Minute)
 		if w.engine().Due(w.id, Record{}, TriggerStartup, time.Now()) || len(w.calls) > 0 {
 			t.Errorf("something was done: %v", w.calls)

@@ -117,10 +117,14 @@ func (r *run) sourceFailed(ctx context.Context, s Step, err error) error {
 	r.failedStep = s.Kind
 	issuing, kind := r.attempts(s.Kind), providers.KindOf(err).String()
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, r.o.Policy.Source.Kind(), string(s.Kind), kind)
+	if issuing.Failure == "" {
+		r.e.failing.Over(failing{r.o.ID, string(s.Kind)})
+	}
 	repeated := issuing.Failure == err.Error()
 	issuing.failed(s.Kind, err, r.now())
-	if r.noteFailure(err, repeated); !repeated {
-		r.log.Warn("step failed", "step", s.Kind, "source", r.o.Policy.Source.Kind(), "kind", kind, "retry_at", clock(issuing.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
+	times, tell := r.e.failing.Met(failing{r.o.ID, string(s.Kind)}, err.Error())
+	if r.noteFailure(err, repeated); tell {
+		r.log.Warn("step failed", "step", s.Kind, "source_kind", r.o.Policy.Source.Kind(), "kind", kind, "times", times, "retry_at", clock(issuing.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
 	}
 	r.tried()
 	return r.save(ctx)
@@ -153,7 +157,7 @@ func (r *run) absorbIssued(found []providers.Issued) {
 			unknown = append(unknown, c)
 		} else if known := &record.Issued[i]; !known.Rejected && known.Problem != c.Problem {
 			known.Problem = c.Problem
-			r.log.Warn("what the issuer says of a certificate has changed", "handle", c.Handle, "fingerprint", short(known.Info.Fingerprint), "problem", c.Problem)
+			r.log.Warn("what the issuer says of a certificate has changed", "handle", c.Handle, "fingerprint", short(known.Info.Fingerprint), "reason", c.Problem)
 		}
 	}
 	if record.inForce() == nil {
@@ -264,7 +268,7 @@ func (r *run) issue(ctx context.Context, reason string) error {
 		if issue.Rejected, issue.Asks = true, record.Issuing.Asks; issued.Adopted {
 			issue.Asks = "" // asking again does not lead to the same
 		}
-		r.log.Error("certificate is not what was asked for; it is not used", "handle", issued.Handle, "problem", issued.Problem)
+		r.log.Error("certificate is not what was asked for; it is not used", "handle", issued.Handle, "reason", issued.Problem)
 	} else if current := record.inForce(); current != nil {
 		current.SupersededAt = now
 	}

@@ -180,6 +180,7 @@ func (r *run) failure() Outcome {
 func (r *run) concludeConverged(before State, now time.Time) {
 	record := &r.o.Record
 	for name, t := range record.Targets {
+		r.e.failing.Over(failing{r.o.ID, name})
 		if !t.StartedAt.IsZero() {
 			r.e.cfg.Meter.Rotated(r.o.ID.Policy, t.Kind, "ok", now.Sub(t.StartedAt))
 			t.LastSuccessAt = now.UTC()

@@ -121,7 +121,7 @@ func New(config Config) (*Watcher, error) {
 	}
 	w := &Watcher{
 		config:      config,
-		logger:      logger.With("source", config.Name),
+		logger:      logger,
 		ready:       make(chan struct{}),
 		stopped:     make(chan struct{}),
 		requested:   make(map[RescanReason]bool),

@@ -50,7 +50,7 @@ func (t *Target) stageObject(ctx context.Context, r providers.Request, b *certs.
 	if err != nil {
 		return providers.Remote{}, err
 	}
-	t.log.DebugContext(ctx, "certificate uploaded", "target", "apig", "certificate", name, "id", string(c.ID))
+	t.log.DebugContext(ctx, "certificate uploaded", "target_kind", "apig", "name", name, "handle", string(c.ID))
 	return staged(c, name, b), nil
 }
 
@@ -79,7 +79,7 @@ func (t *Target) adopt(ctx context.Context, c certificate, f form, b *certs.Bund
 			}
 		}
 	}
-	t.log.InfoContext(ctx, "certificate adopted", "target", "apig", "certificate", f.Name, "id", string(c.ID))
+	t.log.InfoContext(ctx, "certificate adopted", "target_kind", "apig", "name", f.Name, "handle", string(c.ID))
 	return staged(c, f.Name, b), nil
 }
 
@@ -124,7 +124,7 @@ func (t *Target) activateObject(ctx context.Context, r providers.Request, h prov
 		if err := t.attach(ctx, id, t.attachments(attach, global)); err != nil {
 			return err
 		}
-		t.log.InfoContext(ctx, "certificate attached", "target", "apig", "certificate", string(c.Name), "id", id, "domains", siteNames(attach))
+		t.log.InfoContext(ctx, "certificate attached", "target_kind", "apig", "name", string(c.Name), "handle", id, "endpoints", siteNames(attach))
 		if sites, err = t.locate(ctx, r.Endpoints); err != nil {
 			return err
 		}
@@ -196,7 +196,7 @@ func (t *Target) detachRest(ctx context.Context, id string, sites []*site, leave
 		if err := t.detach(ctx, string(d.ID), domains); err != nil && !isDetached(err) {
 			return err
 		}
-		t.log.InfoContext(ctx, "certificate detached", "target", "apig", "certificate", string(d.Name), "id", string(d.ID), "domains", siteNames(d.from))
+		t.log.InfoContext(ctx, "certificate detached", "target_kind", "apig", "name", string(d.Name), "handle", string(d.ID), "endpoints", siteNames(d.from))
 	}
 	return nil
 }

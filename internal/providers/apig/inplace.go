@@ -116,7 +116,7 @@ func (t *Target) replace(ctx context.Context, owner providers.Owner, o object, b
 			}
 			return err
 		}
-		t.log.InfoContext(ctx, "certificate replaced in place", "target", "apig", "certificate", f.Name, "id", id, "domains", o.users())
+		t.log.InfoContext(ctx, "certificate replaced in place", "target_kind", "apig", "name", f.Name, "handle", id, "endpoints", o.users())
 	}
 	before, owes := t.owed.get(id)
 	if !owes {
@@ -131,7 +131,7 @@ func (t *Target) replace(ctx context.Context, owner providers.Owner, o object, b
 		if is < 0 || was.Verifies.value == nil || after[is].Verifies.value == nil || was.Verifies.on() == after[is].Verifies.on() {
 			continue
 		}
-		t.log.WarnContext(ctx, "client verification changed with the certificate; it is restored", "target", "apig", "domain", string(was.Domain), "verified", was.Verifies.on())
+		t.log.WarnContext(ctx, "client verification changed with the certificate; it is restored", "target_kind", "apig", "endpoint", string(was.Domain), "client_verification", was.Verifies.on())
 		if err := t.restoreDomain(ctx, was); err != nil {
 			return err
 		}
@@ -209,7 +209,7 @@ func (t *Target) equip(ctx context.Context, owner providers.Owner, bare []*site,
 		}
 		id = string(made.ID)
 	}
-	t.log.InfoContext(ctx, "certificate for domains that had none", "target", "apig", "certificate", f.Name, "id", id, "domains", siteNames(bare))
+	t.log.InfoContext(ctx, "certificate for domains that had none", "target_kind", "apig", "name", f.Name, "handle", id, "endpoints", siteNames(bare))
 	return t.attach(ctx, id, t.attachments(bare, global))
 }
 

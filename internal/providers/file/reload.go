@@ -53,7 +53,7 @@ func (t *Target) runReload(ctx context.Context, id certs.Fingerprint) error {
 		}
 		return e
 	}
-	t.log.InfoContext(ctx, "service reloaded", "unit", t.reload.Unit, "duration", time.Since(begun).Round(time.Millisecond))
+	t.log.InfoContext(ctx, "service reloaded", "unit", t.reload.Unit, "took", time.Since(begun).Round(time.Millisecond))
 	return nil
 }
 

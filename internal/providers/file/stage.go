@@ -129,7 +129,7 @@ func (t *Target) mend(ctx context.Context, d *disk, g *generation, b *certs.Bund
 			return err
 		}
 	}
-	t.log.InfoContext(ctx, "generation mended", "generation", g.id.Short(), "fault", g.fault)
+	t.log.InfoContext(ctx, "generation mended", "generation", g.id.Short(), "reason", g.fault)
 	return t.rewrite(d, g, b, broken)
 }
 

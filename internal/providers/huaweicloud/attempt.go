@@ -164,7 +164,7 @@ func (c *Client) observe(ctx context.Context, service, operation string, status 
 	c.log.LogAttrs(ctx, slog.LevelDebug, "cloud call",
 		slog.String("cloud", c.name), slog.String("service", service),
 		slog.String("operation", operation), slog.Int("status", status),
-		slog.String("reason", reason), slog.Duration("duration", d))
+		slog.String("reason", reason), slog.Duration("took", d))
 }
 
 // sentMark finds out whether a request may have had an effect. Before its headers

@@ -106,7 +106,7 @@ func (i issuer) Issue(ctx context.Context, r providers.IssueRequest) (providers.
 		issued := describe(row)
 		issued.Owned, issued.Adopted = !r.Since.IsZero(), true
 		i.setLost(time.Time{})
-		i.log.InfoContext(ctx, "certificate adopted", "application", i.id, "id", string(row.ID), "owned", issued.Owned)
+		i.log.InfoContext(ctx, "certificate adopted", "application", i.id, "handle", string(row.ID), "owned", issued.Owned)
 		return issued, nil
 	}
 	if left := i.hidden(); left > 0 {

@@ -122,7 +122,7 @@ func (t target) Activate(ctx context.Context, r providers.Request, h providers.H
 	if active == string(h) {
 		return nil
 	}
-	t.log.DebugContext(ctx, "certificate is made the active one", "application", t.id, "id", string(h), "instead_of", active)
+	t.log.DebugContext(ctx, "certificate is made the active one", "application", t.id, "handle", string(h), "instead_of", active)
 	return t.activate(ctx, string(h))
 }
 

@@ -145,7 +145,7 @@ func (i *Issuer) candidates(rows []certificate, mode string) []certificate {
 	})
 	if len(rows) > maxCandidates {
 		i.log.Warn("too many certificates with this common name were issued since the last try; the newest are looked at",
-			"common_name", i.spec.CommonName, "count", len(rows))
+			"common_name", i.spec.CommonName, "certificates", len(rows))
 		rows = rows[:maxCandidates]
 	}
 	return rows

@@ -178,7 +178,7 @@ func (i *Issuer) finish(ctx context.Context, r providers.IssueRequest, id string
 	}
 	i.memory.forgetTry(r.Owner)
 	if adopted {
-		i.log.InfoContext(ctx, "certificate of an earlier try adopted", "certificate", r.Owner.Certificate, "id", id)
+		i.log.InfoContext(ctx, "certificate of an earlier try adopted", "certificate", r.Owner.Certificate, "handle", id)
 	}
 	return providers.Issued{
 		Handle: h, Info: e.bundle().Info(), Chain: len(e.chain), PEM: e.bundle().CertificatePEM(),

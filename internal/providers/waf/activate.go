@@ -30,7 +30,7 @@ func (t *Target) Activate(ctx context.Context, r providers.Request, h providers.
 			t.forget(err, r.Endpoints)
 			return err
 		}
-		t.log.InfoContext(ctx, "the service has no apply-to-hosts; hosts are changed one by one", "target", "waf")
+		t.log.InfoContext(ctx, "the service has no apply-to-hosts; hosts are changed one by one", "target_kind", "waf")
 		t.mu.Lock()
 		t.noApply = true
 		t.mu.Unlock()

@@ -46,7 +46,7 @@ func (t *Target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle
 	if c.ID == "" {
 		return providers.Remote{}, fail(providers.KindUnknownOutcome, opStage, "the answer names no certificate id")
 	}
-	t.log.DebugContext(ctx, "certificate uploaded", "name", name, "id", string(c.ID))
+	t.log.DebugContext(ctx, "certificate uploaded", "name", name, "handle", string(c.ID))
 	return staged(string(c.ID), u.Name, b, c.Timestamp.Millis()), nil
 }
 
@@ -116,7 +116,7 @@ func (t *Target) findByName(ctx context.Context, o providers.Owner, name string,
 			return providers.Remote{}, fail(providers.KindExists, opStage,
 				"certificate %s has the name %s but holds another certificate; somebody changed it: remove or rename it", found.Handle, name)
 		}
-		t.log.InfoContext(ctx, "certificate adopted", "target", "waf", "certificate", name, "id", string(found.Handle))
+		t.log.InfoContext(ctx, "certificate adopted", "target_kind", "waf", "name", name, "handle", string(found.Handle))
 		return found, nil
 	}
 	return providers.Remote{}, nil
@@ -150,7 +150,7 @@ func (t *Target) adoptDuplicate(ctx context.Context, o providers.Owner, b *certs
 			return providers.Remote{}, err
 		}
 		if found.Fingerprint == b.Fingerprint() {
-			t.log.InfoContext(ctx, "certificate adopted", "target", "waf", "certificate", found.Name, "id", string(found.Handle))
+			t.log.InfoContext(ctx, "certificate adopted", "target_kind", "waf", "name", found.Name, "handle", string(found.Handle))
 			return found, nil
 		}
 	}
@@ -190,7 +190,7 @@ func (t *Target) reuseStandby(ctx context.Context, o providers.Owner, u upload, 
 			return providers.Remote{}, err
 		}
 		t.log.InfoContext(ctx, "quota is used up; an unused certificate was replaced",
-			"target", "waf", "certificate", u.Name, "replaced", old.Name, "id", string(old.Handle))
+			"target_kind", "waf", "name", u.Name, "replaced", old.Name, "handle", string(old.Handle))
 		return staged(string(old.Handle), u.Name, b, time.Now().UTC()), nil
 	}
 	return providers.Remote{}, refused

@@ -1,0 +1,129 @@
+package metrics
+
+import (
+	"bytes"
+	"compress/flate"
+	"io"
+	"log/slog"
+	"maps"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// maxScrapes bounds how many scrapes are answered at once.
+const maxScrapes = 4
+
+// Handler answers scrapes: what lives is gathered and written by the Prometheus library, in
+// the format that it chooses for the scraper, and what assignments have is added as it lies
+// ready. What it cannot add to is answered by the library alone.
+func (m *Metrics) Handler(log *slog.Logger) http.Handler {
+	options := promhttp.HandlerOpts{
+		EnableOpenMetrics: true,
+		// A series that cannot be served is logged and counted; the others still tell.
+		ErrorHandling: promhttp.ContinueOnError,
+		ErrorLog:      slog.NewLogLogger(log.Handler(), slog.LevelWarn),
+	}
+	options.Registry = m.registry
+	all := promhttp.HandlerFor(m.registry, options)
+	options.Registry, options.DisableCompression = m.live, true
+	return &scrapes{board: m.board, live: promhttp.HandlerFor(m.live, options), all: all, places: make(chan struct{}, maxScrapes)}
+}
+
+type scrapes struct {
+	board     *board
+	live, all http.Handler
+	places    chan struct{}
+}
+
+// ServeHTTP implements http.Handler.
+func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
+	default:
+		http.Error(w, "Limit of concurrent requests reached ("+strconv.Itoa(maxScrapes)+"), try again later.", http.StatusServiceUnavailable)
+		return
+	}
+	if r.URL.Query().Has("name[]") { // who asks for some families only
+		s.all.ServeHTTP(w, r)
+		return
+	}
+	live := answer{header: http.Header{}, status: http.StatusOK}
+	s.live.ServeHTTP(&live, r)
+	f, ready := formatOf(live.header.Get("Content-Type"))
+	if live.status != http.StatusOK || !ready {
+		s.all.ServeHTTP(w, r)
+		return
+	}
+	stream := s.board.answer(f, live.body.Bytes(), time.Now())
+	h := w.Header()
+	maps.Copy(h, live.header)
+	h.Set("Vary", "Accept, Accept-Encoding")
+	if acceptsGzip(r.Header) {
+		h.Set("Content-Encoding", "gzip")
+		h.Set("Content-Length", strconv.Itoa(stream.gzipSize()))
+		stream.send(w, r)
+		return
+	}
+	h.Set("Content-Length", strconv.Itoa(stream.size))
+	stream.sendPlain(w, r)
+}
+
+// send writes the gzip stream. Whoever has gone need not be told.
+func (s *stream) send(w io.Writer, r *http.Request) {
+	if r.Method == http.MethodHead {
+		return
+	}
+	parts := append(append(net.Buffers{gzipHeader}, s.parts...), s.trailer())
+	for _, part := range parts {
+		if _, err := w.Write(part); err != nil {
+			return
+		}
+	}
+}
+
+// sendPlain writes what was compressed. Nobody keeps it, it is ten times as long.
+func (s *stream) sendPlain(w io.Writer, r *http.Request) {
+	if r.Method == http.MethodHead {
+		return
+	}
+	parts := append(append(net.Buffers{}, s.parts...), lastBlock)
+	_, _ = io.Copy(w, flate.NewReader(&parts))
+}
+
+// acceptsGzip reports whether the answer may be compressed.
+func acceptsGzip(h http.Header) bool {
+	for _, values := range h.Values("Accept-Encoding") {
+		for value := range strings.SplitSeq(values, ",") {
+			coding, parameter, _ := strings.Cut(value, ";")
+			if coding = strings.TrimSpace(coding); coding != "gzip" && coding != "*" {
+				continue
+			}
+			q, weighted := strings.CutPrefix(strings.TrimSpace(parameter), "q=")
+			weight, err := strconv.ParseFloat(q, 64)
+			return !weighted || err == nil && weight > 0
+		}
+	}
+	return false
+}
+
+// answer holds what a handler answers.
+type answer struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (a *answer) Header() http.Header { return a.header }
+
+// WriteHeader implements http.ResponseWriter.
+func (a *answer) WriteHeader(status int) { a.status = status }
+
+// Write implements http.ResponseWriter.
+func (a *answer) Write(p []byte) (int, error) { return a.body.Write(p) }
