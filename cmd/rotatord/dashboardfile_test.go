@@ -66,6 +66,46 @@ func TestDashboardNamesWhatThereIs(t *testing.T) {
 	}
 }
 
+// TestDashboardVariables: every series in a panel is chosen by the variables for which it has
+// labels.
+func TestDashboardVariables(t *testing.T) {
+	golden := readText(t, "../../internal/metrics/testdata/metrics.golden")
+	var d struct {
+		Panels []struct {
+			Title   string
+			Targets []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal([]byte(readText(t, dashboardFile)), &d); err != nil {
+		t.Fatal(err)
+	}
+	chosenBy := map[string]string{"policy": "$policy", "source": "$policy", "cloud": "$cloud", "reference": "$cloud", "target_kind": "$target_kind"}
+	n := 0
+	for _, p := range d.Panels {
+		for _, q := range p.Targets {
+			for _, use := range regexp.MustCompile(`([a-z_:]+)\{([^}]*)\}`).FindAllStringSubmatch(q.Expr, -1) {
+				name, matchers := use[1], use[2]
+				if name == "ALERTS" {
+					continue
+				}
+				n++
+				if !strings.Contains(matchers, `job=~"$job", instance=~"$instance"`) {
+					t.Errorf("panel %q: %s is not chosen by job and instance", p.Title, name)
+				}
+				sample := regexp.MustCompile(`(?m)^` + name + `(\{.*\}) `).FindString(golden)
+				for label, variable := range chosenBy {
+					if strings.Contains(sample, label+`="`) && !strings.Contains(matchers, label+`=~"`+variable+`"`) {
+						t.Errorf("panel %q: %s has a label %s, and %s does not choose it", p.Title, name, label, variable)
+					}
+				}
+			}
+		}
+	}
+	if n < 100 {
+		t.Errorf("%d selectors", n)
+	}
+}
+
 // TestDashboardProvisioning: Grafana's data source has the scrape's interval, from which it
 // reckons the range of every rate, and the build of the dashboard names no registry.
 func TestDashboardProvisioning(t *testing.T) {
