@@ -52,9 +52,13 @@ export const stateNames = {
 
 const stateColors = Object.fromEntries(Object.values(stateNames).map((named) => [named.text, named]));
 
-const stateNumber = `max by (${which}) (${states.map((state, i) => `${i} * (${byPolicy('rotatord_assignment_state', `state="${state}"`)} == 1)`).join(' or ')})`;
+/** The number of each state, as series that have it as a label. */
+const numbers = states.map((state, i) => `label_replace(vector(${i}), "state", "${state}", "", "")`).join(' or ');
 
 const leastConverged = `bottomk(20, min by (${which}) (avg_over_time(${byPolicy('rotatord_assignment_state', 'state="converged"')}${atEnd})))`;
+
+/** The states of few certificates: they are chosen before anything else is done, at each of many points. */
+const stateNumber = `max by (${which}) ((${only(`${byPolicy('rotatord_assignment_state')} == 1`, which, leastConverged)}) * on (state) group_left () (${numbers}))`;
 
 export const certificates = [
   rows({
@@ -81,7 +85,7 @@ export const certificates = [
   timeline({
     title: 'States', w: 16, h: 11,
     text: 'The state of each certificate over time; of many, the 20 that were converged for the smallest part of the range. Rotations and what held them back are marked.',
-  }, stateNames, over(only(stateNumber, which, leastConverged), '{{policy}} {{certificate}}')).maxDataPoints(120),
+  }, stateNames, over(stateNumber, '{{policy}} {{certificate}}')).maxDataPoints(120),
 
   rows({
     title: 'Alerts', w: 8, h: 11,

@@ -4,8 +4,8 @@ import { atEnd, byPolicy, only } from './query.mjs';
 
 const endpoint = 'policy, certificate, target';
 const drifted = `max by (policy, certificate, target, kind) (${byPolicy('rotatord_drift_detected')} == 1)`;
-const shown = `min by (${endpoint}) (${byPolicy('rotatord_probe_success')} + ${byPolicy('rotatord_probe_fingerprint_match')})`;
 const leastMatched = `bottomk(20, min by (${endpoint}) (avg_over_time(${byPolicy('rotatord_probe_fingerprint_match')}${atEnd})))`;
+const shown = ['success', 'fingerprint_match'].map((what) => `min by (${endpoint}) (${only(byPolicy(`rotatord_probe_${what}`), endpoint, leastMatched)})`).join(' + ');
 
 export const proof = [
   matrix({
@@ -15,7 +15,7 @@ export const proof = [
     0: { text: 'no answer, or nothing that is right', color: color.bad },
     1: { text: 'another bundle, or a chain that is not accepted', color: color.warn },
     2: { text: 'the wanted bundle', color: color.good },
-  }, over(only(shown, endpoint, leastMatched), '{{policy}} {{target}}')).noValue('No policy has endpoints'),
+  }, over(shown, '{{policy}} {{target}}')).noValue('No policy has endpoints'),
 
   lines({ title: 'Time of handshakes', w: 8, text: 'The slowest of the last handshakes with each endpoint: the median endpoint and the worst.' },
     over(`quantile(0.5, ${byPolicy('rotatord_probe_duration_seconds')})`, 'median'),
