@@ -133,7 +133,7 @@ func TestDashboard(t *testing.T) {
 		"the service that fails is left alone":   `min_over_time(rotatord_api_circuit_open{service="ccm"}[5s]) == 1`,
 		"the certificate that is rolled back":    `increase(rotatord_rollbacks_total[2m]) > 0`,
 		"what somebody bound by hand":            `rotatord_drift_detected == 1`,
-		"the service that asks to be left alone": `sum(increase(rotatord_api_request_failures_total{reason="throttled"}[10s])) > 0`,
+		"the service that asks to be left alone": `sum(increase(rotatord_api_request_failures_total{reason="throttled"}[2m])) > 0`,
 	} {
 		poll(t, 30*time.Second, what, func() error { return p.some(query) })
 	}
