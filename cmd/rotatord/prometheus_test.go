@@ -21,6 +21,7 @@ import (
 // TestPrometheus has a real Prometheus scrape the demo with the rules of deploy/prometheus:
 // every rule evaluates, every recording rule gives series, and no alert fires.
 func TestPrometheus(t *testing.T) {
+	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "demo")
 	demo := launch(t, "demo", "--keep", "--dir", dir)
 	var target string
