@@ -160,11 +160,19 @@ func sortedKeys[V any](m map[string]V) []string {
 }
 
 // validity shows a bundle's dates and which bundle is meant: the latter is the only series
-// that has its fingerprint and serial.
+// that has its fingerprint and serial. What is not known has no series: neither a date nor a
+// fingerprint is 0.
 func (r *rows) validity(a *Assignment, role, target string, notBefore, notAfter time.Time, i *certs.Info) {
 	policy, certificate := a.ID.Policy, a.ID.Certificate
-	r.add(famNotBefore, seconds(notBefore), policy, certificate, role, target)
-	r.add(famNotAfter, seconds(notAfter), policy, certificate, role, target)
+	if !notBefore.IsZero() {
+		r.add(famNotBefore, seconds(notBefore), policy, certificate, role, target)
+	}
+	if !notAfter.IsZero() {
+		r.add(famNotAfter, seconds(notAfter), policy, certificate, role, target)
+	}
+	if i.Fingerprint.IsZero() {
+		return
+	}
 	r.add(famInfo, 1, policy, certificate, role, target, i.Fingerprint.String(), i.SerialNumber, i.SubjectCN, i.IssuerCN, i.KeyAlgorithm)
 }
 

@@ -187,3 +187,17 @@ func TestProbesAreAsGoodAsTheWorst(t *testing.T) {
 		}
 	}
 }
+
+// What is not known of a certificate that a target serves has no series: as 0 it would be one
+// that expired long ago, and all zeros are nobody's fingerprint.
+func TestUnknownCertificateHasNoSeries(t *testing.T) {
+	id := rotation.ID{Policy: "shop", Certificate: "shop.example.com"}
+	record := &rotation.Record{State: rotation.StateFailed, Targets: map[string]rotation.TargetRecord{"web": {Kind: "file", Active: &rotation.Placed{Handle: "1"}}}}
+	text := scrape(t, New(fixedConfig(func() world { return world{Assignments: []*Assignment{{ID: id, State: record.State, Record: record}}} })))
+	if strings.Contains(text, `role="recorded"`) {
+		t.Errorf("there are series of a certificate of which nothing is known:\n%s", text)
+	}
+	if !strings.Contains(text, `rotatord_assignment_state{certificate="shop.example.com",policy="shop",state="failed"} 1`) {
+		t.Errorf("the assignment is not shown:\n%s", text)
+	}
+}
