@@ -189,7 +189,7 @@ func (d *daemon) history(ctx context.Context, only selection, limit int) (admin.
 
 func eventView(e bus.PastEvent) admin.Event {
 	var data rotation.EventData
-	v := admin.Event{Time: e.Time, Kind: kindOf(e.Type)}
+	v := admin.Event{Time: e.Time, Kind: kindOf(e.Type), Sequence: e.Sequence}
 	if json.Unmarshal(e.Data, &data) != nil {
 		return v
 	}
@@ -309,6 +309,7 @@ func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hol
 // holdChanged looks at a policy's assignments when it is held or released; and again when a
 // hold ends by itself.
 func (d *daemon) holdChanged(policy string) {
+	d.changes.tell()
 	if d.inForce().parts[policy] == nil || !d.replayed.Load() {
 		return
 	}

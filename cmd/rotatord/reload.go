@@ -58,6 +58,7 @@ func (d *daemon) reload(ctx context.Context, cause string) admin.Reload {
 	}
 	d.metrics.Reloaded(result.OK, result.At)
 	d.lastReload.Store(&result)
+	d.changes.tell()
 	return result
 }
 

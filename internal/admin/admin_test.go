@@ -15,13 +15,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 // serve starts a server and returns its base URL.
 func serve(t *testing.T, cfg Config) string {
 	t.Helper()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.Registry = prometheus.NewRegistry()
 	cfg.Registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "probe", Help: "x"}, func() float64 { return 42 }))
-	cfg.Logger = slog.New(slog.DiscardHandler)
+	cfg.Logger = discard()
+	if cfg.Reader == nil {
+		cfg.Reader = newFake()
+	}
 	s, err := Listen(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +107,7 @@ func TestListenPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	_, err = Listen(Config{Listen: taken.Addr().String(), Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler)})
+	_, err = Listen(Config{Listen: taken.Addr().String(), Registry: prometheus.NewRegistry(), Reader: newFake(), Logger: discard()})
 	if err == nil || !strings.Contains(err.Error(), taken.Addr().String()) || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("Listen on a taken port: %v", err)
 	}
@@ -141,7 +146,7 @@ func TestOneBadSeries(t *testing.T) {
 	)
 	var logs strings.Builder
 	w := httptest.NewRecorder()
-	Handler(Config{Registry: registry, Logger: slog.New(slog.NewTextHandler(&logs, nil))}).
+	Handler(Config{Registry: registry, Reader: newFake(), Logger: slog.New(slog.NewTextHandler(&logs, nil))}).
 		ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), "good 42") {
 		t.Errorf("%d %s", w.Code, w.Body)
