@@ -278,6 +278,7 @@ func (d *daemon) publishHolds(ctx context.Context) {
 // holdChanged looks at a policy's assignments when it is held or released; and again when a
 // hold ends by itself.
 func (d *daemon) holdChanged(policy string) {
+	d.changes.tell()
 	if d.inForce().parts[policy] == nil || !d.replayed.Load() {
 		return
 	}

@@ -63,6 +63,7 @@ type daemon struct {
 	gauges     gauges
 	// onboarding is how far many assignments are.
 	onboarding onboarding
+	changes    changes
 	// generation is what is in force; reloading is held by who builds the next one.
 	generation atomic.Pointer[generation]
 	reloading  sync.Mutex
@@ -105,7 +106,7 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 		return nil, err
 	}
 	d.http, err = admin.Listen(admin.Config{
-		Listen: set.Config.HTTP.Listen, Metrics: d.metrics.Handler(log), Ready: d.ready, Alive: d.alive, Logger: log,
+		Listen: set.Config.HTTP.Listen, Metrics: d.metrics.Handler(log), Ready: d.ready, Alive: d.alive, Reader: site{d}, Logger: log,
 	})
 	if err != nil {
 		return nil, err
@@ -289,6 +290,7 @@ func (d *daemon) serveBus(ctx context.Context) error {
 // and works, until one of these breaks or ctx ends.
 func (d *daemon) session(ctx context.Context) error {
 	d.replayed.Store(false)
+	d.changes.tell()
 	if err := d.bus.Prepare(ctx); err != nil {
 		return err
 	}
@@ -310,6 +312,7 @@ func (d *daemon) session(ctx context.Context) error {
 			return ctx.Err()
 		}
 		d.replayed.Store(true)
+		d.changes.tell()
 		d.offerDue(rotation.TriggerStartup)
 		d.setHoldAlarms()
 		d.publishHolds(ctx)

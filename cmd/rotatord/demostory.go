@@ -229,7 +229,8 @@ func (d *demo) showMetrics(ctx context.Context) error {
 // explore tells what can be tried while everything goes on running.
 func (d *demo) explore() {
 	d.title("Everything goes on running until it is interrupted (Ctrl-C). To explore:")
-	fmt.Fprintf(d.out, `  metrics       http://%[1]s/metrics   health: /readyz /livez
+	fmt.Fprintf(d.out, `  status page   http://%[1]s/   read API: /api/v1/assignments, described by /api/v1/openapi.json
+  metrics       http://%[1]s/metrics   health: /readyz /livez
   files         %[2]s   (configuration, policies, PEM files)
   NATS          %[3]s   (publish on %[4]s or rotatord.trigger.<policy>; events on rotatord.event.>)
   edges         openssl s_client -connect %[5]s -servername %[6]s

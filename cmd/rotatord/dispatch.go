@@ -110,6 +110,7 @@ func (d *daemon) assignments(policy string) []rotation.ID {
 // sourceChanged looks at all assignments of a policy, in memory: a new certificate may
 // also take an endpoint over from another.
 func (d *daemon) sourceChanged(policy string) {
+	d.changes.tell()
 	if !d.replayed.Load() {
 		return // everything is looked at when the journal has been read
 	}
@@ -122,6 +123,7 @@ func (d *daemon) sourceChanged(policy string) {
 
 // recordChanged sets the alarm of an assignment of ours.
 func (d *daemon) recordChanged(id rotation.ID, r rotation.Record) {
+	d.changes.tell()
 	if d.inForce().parts[id.Policy] != nil {
 		d.alarm.Set(id.Policy+"/"+id.Certificate, r.Wakes(time.Now()))
 	}

@@ -180,7 +180,7 @@ func stampOr(at time.Time, or string) string {
 // heldText lists what holds assignments, the most urgent state first.
 func heldText(held map[string]int) string {
 	var parts []string
-	for _, state := range slices.SortedFunc(maps.Keys(held), func(a, b string) int { return slices.Index(urgency, a) - slices.Index(urgency, b) }) {
+	for _, state := range slices.SortedFunc(maps.Keys(held), func(a, b string) int { return slices.Index(admin.Urgency(), a) - slices.Index(admin.Urgency(), b) }) {
 		if held[state] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", held[state], state))
 		}

@@ -49,24 +49,28 @@ func (d *daemon) history(ctx context.Context, only selection, limit int) (admin.
 	if err != nil {
 		return admin.History{}, err
 	}
+	return historyView(past), nil
+}
+
+func historyView(past []bus.PastEvent) admin.History {
 	h := admin.History{Events: []admin.Event{}}
 	for _, e := range past {
 		h.Events = append(h.Events, eventView(e))
 	}
 	// A look's events are published when it ends, and others between them.
 	slices.SortStableFunc(h.Events, func(a, b admin.Event) int { return b.Time.Compare(a.Time) })
-	return h, nil
+	return h
 }
 
 func eventView(e bus.PastEvent) admin.Event {
 	var data rotation.EventData
-	v := admin.Event{Time: e.Time, Kind: kindOf(e.Type)}
+	v := admin.Event{Time: e.Time, Kind: kindOf(e.Type), Sequence: e.Sequence}
 	if json.Unmarshal(e.Data, &data) != nil {
 		return v
 	}
 	v.Policy, v.Certificate, v.Target, v.Trigger, v.By, v.Reason = data.Policy, data.Certificate, data.Target, data.Trigger, data.By, data.Reason
 	v.Outcome, v.Step, v.Steps, v.RequestIDs, v.PolicySHA256 = string(data.Outcome), string(data.Step), data.Steps, data.RequestIDs, data.PolicySHA256
-	v.ID, v.Sequence, v.Hash, v.PreviousHash = e.ID, data.Chain.Sequence, data.Chain.Hash, data.Chain.Previous
+	v.ID, v.Chain = e.ID, new(admin.Link(data.Chain))
 	v.Fingerprint, v.Previous = fingerprintView(data.Fingerprint), fingerprintView(data.Previous)
 	return v
 }

@@ -45,7 +45,7 @@ func TestHistoryTellsWhoAndHow(t *testing.T) {
 	told := 0
 	for _, e := range events {
 		kinds = append(kinds, e.Kind)
-		if e.Policy != "shop" || e.Outcome == "" || e.Trigger == "" || e.Hash == "" || e.Sequence == 0 || e.ID == "" {
+		if e.Policy != "shop" || e.Outcome == "" || e.Trigger == "" || e.Chain == nil || e.Chain.Hash == "" || e.Chain.Sequence == 0 || e.ID == "" {
 			t.Errorf("%s lacks something: %+v", e.Kind, e)
 		}
 		if want := sha256Of(t, r.dir+"/policies/shop.yaml"); e.PolicySHA256 != want {
@@ -177,7 +177,7 @@ func TestHistoryHasReloads(t *testing.T) {
 		return len(reloads) == 2
 	})
 	for i, want := range []struct{ policy, reason string }{{"", "removed, on node test: asked by user "}, {second, "changed, on node test: asked by user "}} {
-		if e := reloads[i]; e.PolicySHA256 != want.policy || !strings.HasPrefix(e.Reason, want.reason) || !strings.HasPrefix(e.By, "user ") || e.Sequence != uint64(2-i) {
+		if e := reloads[i]; e.PolicySHA256 != want.policy || !strings.HasPrefix(e.Reason, want.reason) || !strings.HasPrefix(e.By, "user ") || e.Chain.Sequence != uint64(2-i) {
 			t.Errorf("event %+v, want %+v", e, want)
 		}
 	}

@@ -61,6 +61,7 @@ func (d *daemon) reload(ctx context.Context, cause string, by admin.Actor) admin
 	}
 	d.metrics.Reloaded(result.OK, result.At)
 	d.lastReload.Store(&result)
+	d.changes.tell()
 	return result
 }
 

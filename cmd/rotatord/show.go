@@ -17,9 +17,6 @@ import (
 
 // This file writes answers as text for people.
 
-// urgency orders states, the one that needs attention most first.
-var urgency = []string{"expired", "failed", "unconverged", "quarantined", "braked", "rotating", "paused", "waiting", "unknown", "converged"}
-
 // manyRows is how many certificates are shown one by one where most of them are converged.
 const manyRows = 40
 
@@ -31,7 +28,7 @@ func printStatus(w io.Writer, s admin.Status, all bool, now time.Time) error {
 	}
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "POLICY\tCERTIFICATE\tSTATE\tFOR\tEXPIRES\tTARGETS\tNEXT LOOK")
-	assignments := slices.Clone(s.Assignments)
+	assignments, urgency := slices.Clone(s.Assignments), admin.Urgency()
 	slices.SortStableFunc(assignments, func(a, b admin.Assignment) int {
 		return cmp.Compare(slices.Index(urgency, a.State), slices.Index(urgency, b.State))
 	})
@@ -122,7 +119,7 @@ func summary(s admin.Status) string {
 		count[a.State]++
 	}
 	var parts []string
-	for _, state := range urgency {
+	for _, state := range admin.Urgency() {
 		if count[state] > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", count[state], state))
 		}
@@ -392,19 +389,8 @@ func short(fingerprint string) string { return fingerprint[:min(len(fingerprint)
 
 func dash(s string) string { return cmp.Or(s, "-") }
 
-// printable is text without what a terminal would take for a command, or a reader for a line
-// of its own.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsPrint(r):
-			return r
-		case unicode.IsSpace(r):
-			return ' '
-		}
-		return '?'
-	}, s)
-}
+// printable is text without what a terminal would take for a command.
+func printable(s string) string { return admin.Printable(s) }
 
 // printableLines is printable text of several lines.
 func printableLines(s string) string {
@@ -462,17 +448,4 @@ func since(t, now time.Time) string {
 }
 
 // span is a duration in one or two units that people think in.
-func span(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < day:
-		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
-	case d < 10*day:
-		return fmt.Sprintf("%dd%dh", int(d/day), int(d.Hours())%24)
-	}
-	return fmt.Sprintf("%dd", int(d/day))
-}
+func span(d time.Duration) string { return admin.Span(d) }

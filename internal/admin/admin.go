@@ -1,16 +1,19 @@
 // Package admin is how people and monitoring look at the daemon, and tell it what to do: the
-// HTTP listener with metrics and health, which is read-only, and the control socket.
+// HTTP listener with status page, read API, metrics and health, which is read-only, and the
+// control socket.
 //
 // It may import golang.org/x/sys and the standard library; what is true it is told by
 // functions, and what is asked of it, it hands on to functions and handlers.
 //
-// Invariants: nothing can be changed over the HTTP listener; who may write to the socket may
+// Invariants: nothing can be changed over the HTTP listener, and nothing asked over it calls a
+// cloud or is without a bound; who may write to the socket may
 // do everything that its verbs do, and who that is, the kernel says; a slow or hostile client holds
 // up nobody else; what is served holds no key and no secret, because none is ever
 // handed to it.
 package admin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,8 +34,12 @@ type Config struct {
 	// reason.
 	Ready func() []Component
 	// Alive returns nil while the process makes progress.
-	Alive  func() error
+	Alive func() error
+	// Reader is what the status page and the read API are told.
+	Reader Reader
 	Logger *slog.Logger
+	// requestWait and heartbeat are set by tests that cannot wait; zero: the constants.
+	requestWait, heartbeat time.Duration
 }
 
 // Component is a part of the daemon with the reason why it is not ready, if any.
@@ -65,8 +72,8 @@ func Listen(cfg Config) (*Server, error) {
 	return &Server{listener, &http.Server{
 		Handler:           Handler(cfg),
 		ReadHeaderTimeout: headerWait,
-		ReadTimeout:       requestWait,
-		WriteTimeout:      requestWait,
+		ReadTimeout:       cmp.Or(cfg.requestWait, requestWait),
+		WriteTimeout:      cmp.Or(cfg.requestWait, requestWait),
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
@@ -119,7 +126,7 @@ func Handler(cfg Config) http.Handler {
 	mux.Handle("GET /metrics", cfg.Metrics)
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { live(w, cfg.Alive()) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { ready(w, cfg.Ready()) })
-	mux.HandleFunc("GET /{$}", index)
+	route(mux, cfg)
 	return harden(mux)
 }
 
@@ -130,6 +137,8 @@ func harden(next http.Handler) http.Handler {
 		h.Set("X-Content-Type-Options", "nosniff")
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 		h.Set("Cache-Control", "no-store")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		next.ServeHTTP(w, r)
 	})
 }
@@ -159,9 +168,4 @@ func ready(w http.ResponseWriter, components []Component) {
 		Ready      bool        `json:"ready"`
 		Components []Component `json:"components"`
 	}{status == http.StatusOK, components})
-}
-
-func index(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprint(w, "rotatord\n\n/metrics   Prometheus metrics\n/readyz    is it ready, and which part is not\n/livez     is it alive\n")
 }

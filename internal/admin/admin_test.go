@@ -12,12 +12,17 @@ import (
 	"time"
 )
 
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 // serve starts a server and returns its base URL.
 func serve(t *testing.T, cfg Config) string {
 	t.Helper()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.Metrics = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "probe 42\n") })
-	cfg.Logger = slog.New(slog.DiscardHandler)
+	cfg.Logger = discard()
+	if cfg.Reader == nil {
+		cfg.Reader = newFake()
+	}
 	s, err := Listen(cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +103,7 @@ func TestListenPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer taken.Close()
-	_, err = Listen(Config{Listen: taken.Addr().String(), Logger: slog.New(slog.DiscardHandler)})
+	_, err = Listen(Config{Listen: taken.Addr().String(), Reader: newFake(), Logger: discard()})
 	if err == nil || !strings.Contains(err.Error(), taken.Addr().String()) || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("Listen on a taken port: %v", err)
 	}

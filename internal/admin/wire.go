@@ -85,6 +85,21 @@ type Assignment struct {
 	RenewalDue time.Time `json:"renewal_due,omitzero"`
 	// Answered is the newest wish, over the socket or NATS, that was looked into.
 	Answered time.Time `json:"answered,omitzero"`
+	// Next and Blocked are what comes next and who keeps it from going on, as far as that can
+	// be told without a look at anything. Only the read API has them.
+	Next    *Next  `json:"next,omitempty"`
+	Blocked string `json:"blocked,omitempty"`
+	// Chain are the intermediates of the wanted bundle, its issuer first: of one assignment that
+	// is asked for alone, where its source is a directory.
+	Chain []Intermediate `json:"chain,omitempty"`
+}
+
+// Intermediate is a certificate of the chain.
+type Intermediate struct {
+	Subject     string    `json:"subject,omitempty"`
+	Issuer      string    `json:"issuer,omitempty"`
+	Fingerprint string    `json:"fingerprint_sha256"`
+	NotAfter    time.Time `json:"not_after"`
 }
 
 // Bundle is one version of a certificate.
@@ -223,11 +238,20 @@ type Event struct {
 	RequestIDs []string `json:"request_ids,omitempty"`
 	// PolicySHA256 is the hash of the policy's file as it was in force.
 	PolicySHA256 string `json:"policy_sha256,omitempty"`
-	// ID, Sequence, Hash and PreviousHash are the event's place in the chain.
 	ID           string `json:"id,omitempty"`
-	Sequence     uint64 `json:"sequence,omitempty"`
-	Hash         string `json:"hash,omitempty"`
-	PreviousHash string `json:"previous_hash,omitempty"`
+	// Sequence is its place in the whole history; what is newer has a higher one.
+	Sequence uint64 `json:"sequence,omitempty"`
+	// Chain binds it to the event before it of the same certificate or policy.
+	Chain *Link `json:"chain,omitempty"`
+}
+
+// Link is an event's place in the history of its subject.
+type Link struct {
+	Sequence   uint64    `json:"sequence"`
+	Previous   string    `json:"previous,omitempty"`
+	PreviousAt time.Time `json:"previous_at,omitzero"`
+	Hash       string    `json:"hash"`
+	Node       string    `json:"node,omitempty"`
 }
 
 // Verification is whether the history is whole and as it was written.
@@ -277,6 +301,39 @@ type Progress struct {
 // History is what happened, newest first.
 type History struct {
 	Events []Event `json:"events"`
+	// NextBefore is what to ask for the page after this one with; absent: there is none. A page
+	// may be shorter than its limit, or empty, and have one after it all the same.
+	NextBefore uint64 `json:"next_before,omitempty"`
+}
+
+// Overview is what the read API says of the whole.
+type Overview struct {
+	Daemon Daemon `json:"daemon"`
+	// Policies and Assignments are how many there are.
+	Policies    int `json:"policies"`
+	Assignments int `json:"assignments"`
+	// States says how many assignments are in which state; states that none is in are left out.
+	States map[string]int `json:"states"`
+}
+
+// Assignments is a page of assignments.
+type Assignments struct {
+	Assignments []Assignment `json:"assignments"`
+	// Total is how many match, on all pages.
+	Total int `json:"total"`
+	// NextCursor is what to ask for the page after this one with; absent: there is none.
+	NextCursor string `json:"next_cursor,omitempty"`
+}
+
+// Policies are all policies in force.
+type Policies struct {
+	Policies []PolicyStates `json:"policies"`
+}
+
+// PolicyStates is a policy with the states of its assignments.
+type PolicyStates struct {
+	Policy
+	States map[string]int `json:"states"`
 }
 
 // Wish asks for a rotation.

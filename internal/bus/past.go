@@ -14,12 +14,14 @@ import (
 
 // PastEvent is an event as the stream keeps it.
 type PastEvent struct {
-	ID      string          `json:"id"`
-	Type    string          `json:"type"`
-	Subject string          `json:"subject"`
-	Source  string          `json:"source"`
-	Time    time.Time       `json:"time"`
-	Data    json.RawMessage `json:"data"`
+	// Sequence is its place in the stream, the newest has the highest.
+	Sequence uint64          `json:"-"`
+	ID       string          `json:"id"`
+	Type     string          `json:"type"`
+	Subject  string          `json:"subject"`
+	Source   string          `json:"source"`
+	Time     time.Time       `json:"time"`
+	Data     json.RawMessage `json:"data"`
 }
 
 const (
@@ -32,24 +34,58 @@ const (
 // Past returns the newest events that match, newest first, of one policy or, for an empty
 // name, of all, and at most limit of them.
 func (b *Bus) Past(ctx context.Context, policy string, limit int, match func(PastEvent) bool) ([]PastEvent, error) {
+	found, _, err := b.PastPage(ctx, PastPage{Policy: policy, Limit: limit}, match)
+	return found, err
+}
+
+// PastPage is a part of the history.
+type PastPage struct {
+	// Policy is whose events are read; empty: everybody's.
+	Policy string
+	// Before is the sequence number that all of them come before; 0: the newest are the first.
+	Before uint64
+	Limit  int
+	// Reach is how many events are looked through, about; 0: all there are.
+	Reach int
+}
+
+// PastPage returns events that match, newest first, and where the next page begins; 0 when
+// there is nothing older. A page that ends at its reach may hold less than its limit.
+func (b *Bus) PastPage(ctx context.Context, page PastPage, match func(PastEvent) bool) (found []PastEvent, next uint64, err error) {
 	stream, err := b.js.Stream(ctx, b.eventStream())
 	if err != nil {
-		return nil, fmt.Errorf("look at the events: %w", err)
+		return nil, 0, fmt.Errorf("look at the events: %w", err)
 	}
-	filter := b.eventsOf(policy)
+	filter := b.eventsOf(page.Policy)
 	state := stream.CachedInfo().State
-	var found []PastEvent
-	for end, span := state.LastSeq, uint64(firstPast); end >= state.FirstSeq && end > 0 && len(found) < limit; span *= 4 {
+	end, seen := state.LastSeq, 0
+	if page.Before > 0 {
+		end = min(end, page.Before-1)
+	}
+	for span := uint64(firstPast); end >= state.FirstSeq && end > 0 && len(found) < page.Limit; span *= 4 {
+		if page.Reach > 0 && seen >= page.Reach {
+			return found, end + 1, nil
+		}
 		start := max(state.FirstSeq, end-min(span, end)+1)
-		part, err := readPast(ctx, stream, filter, start, end, match)
+		part, err := readPast(ctx, stream, filter, start, end, func(e PastEvent) bool {
+			seen++
+			return match(e)
+		})
 		if err != nil {
-			return nil, fmt.Errorf("read the events: %w", err)
+			return nil, 0, fmt.Errorf("read the events: %w", err)
 		}
 		slices.Reverse(part)
 		found = append(found, part...)
 		end = start - 1
 	}
-	return found[:min(len(found), limit)], nil
+	if len(found) > page.Limit {
+		found = found[:page.Limit]
+		return found, found[page.Limit-1].Sequence, nil
+	}
+	if end >= state.FirstSeq && end > 0 {
+		return found, end + 1, nil
+	}
+	return found, 0, nil
 }
 
 // AllPast hands on every event that is kept, of one policy or, for an empty name, of all,
@@ -102,7 +138,10 @@ func readPast(ctx context.Context, stream jetstream.Stream, filter string, start
 			}
 			last = facts.Sequence.Stream
 			var e PastEvent
-			if last <= end && json.Unmarshal(m.Data(), &e) == nil && match(e) {
+			if last > end || json.Unmarshal(m.Data(), &e) != nil {
+				continue
+			}
+			if e.Sequence = last; match(e) {
 				found = append(found, e)
 			}
 		}

@@ -163,6 +163,51 @@ func TestPast(t *testing.T) {
 	}
 }
 
+// TestPastInPages: pages follow each other without a gap, and one that looks through no more
+// than its reach says where to go on.
+func TestPastInPages(t *testing.T) {
+	b := prepared(t, config(t, t.TempDir()))
+	must(t, b.Publish(t.Context(), Event{ID: "first", Kind: "issued", Policy: "shop", Subject: "shop/a"}))
+	for i := range 2*firstPast - 1 {
+		_, err := b.js.PublishAsync(b.event("blog", "issued"), fmt.Appendf(nil, `{"id":"%d","subject":"blog/b"}`, i))
+		must(t, err)
+	}
+	select {
+	case <-b.js.PublishAsyncComplete():
+	case <-time.After(patience):
+		t.Fatal("the events were not stored")
+	}
+	any := func(PastEvent) bool { return true }
+	last := uint64(0)
+	for pages, before := 0, uint64(0); ; pages++ {
+		found, next, err := b.PastPage(t.Context(), PastPage{Before: before, Limit: 900}, any)
+		must(t, err)
+		for _, e := range found {
+			if last != 0 && e.Sequence != last-1 {
+				t.Fatalf("%d follows %d", e.Sequence, last)
+			}
+			last = e.Sequence
+		}
+		if before = next; next == 0 {
+			if last != 1 || pages != 4 {
+				t.Errorf("%d pages end at %d", pages+1, last)
+			}
+			break
+		}
+	}
+	shop := func(e PastEvent) bool { return e.Subject == "shop/a" }
+	found, next, err := b.PastPage(t.Context(), PastPage{Limit: 1, Reach: 100}, shop)
+	must(t, err)
+	if len(found) != 0 || next != firstPast+1 {
+		t.Errorf("looked through a hundred or so: %v, and goes on at %d", found, next)
+	}
+	found, next, err = b.PastPage(t.Context(), PastPage{Limit: 1, Reach: 100, Before: next}, shop)
+	must(t, err)
+	if len(found) != 1 || found[0].ID != "first" || next != 0 {
+		t.Errorf("the second page: %+v, and goes on at %d", found, next)
+	}
+}
+
 // A history that is longer than one look back is found all the same.
 func TestPastGoesFurtherBack(t *testing.T) {
 	b := prepared(t, config(t, t.TempDir()))

@@ -22,6 +22,9 @@ type Pair struct {
 	// ChainLength counts the intermediates that names and key ids link; LoadPair
 	// leaves out those whose signature does not verify.
 	ChainLength int `json:"chain_length"`
+	// Intermediates are those, the leaf's issuer first. They are shared: do not write through
+	// them.
+	Intermediates []*CertificateFacts `json:"-"`
 	// Chain is a hash over those intermediates; zero for none.
 	Chain Hash `json:"-"`
 	// PublicKey is the hash of the leaf's public key.
@@ -288,6 +291,7 @@ func (s *Set) completeChain(pair *Pair, g *group, leaf *CertificateFacts, own *F
 			pair.ChainFiles = append(pair.ChainFiles, path)
 		}
 		prints = append(prints, next.Info.Fingerprint[:]...)
+		pair.Intermediates = append(pair.Intermediates, next)
 		pair.ChainLength++
 		current = next
 	}
