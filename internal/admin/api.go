@@ -78,36 +78,41 @@ func (s *site) api(w http.ResponseWriter, r *http.Request, q question) {
 		sendProblem(w, r, failed(http.StatusMethodNotAllowed, "this API only reads; rotatord's socket does the rest"))
 		return
 	}
-	if !occupy(s.asking) {
-		sendProblem(w, r, errBusy())
+	body, next, err := s.answer(r, q)
+	if err != nil {
+		sendProblem(w, r, err)
 		return
+	}
+	if next != nil {
+		to := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: next.Encode()}
+		w.Header().Set("Link", "<"+to.String()+`>; rel="next"`)
+	}
+	sendJSON(w, r, http.StatusOK, "application/json", body)
+}
+
+// answer works out an answer. It needs a place, and whoever reads the answer slowly does not
+// hold it.
+func (s *site) answer(r *http.Request, q question) (body []byte, next url.Values, err error) {
+	if !occupy(s.asking) {
+		return nil, nil, errBusy()
 	}
 	defer vacate(s.asking)
 	query, err := parametersOf(r, q.parameters)
 	if err != nil {
-		sendProblem(w, r, err)
-		return
+		return nil, nil, err
 	}
 	if q.answer == nil {
-		sendJSON(w, r, http.StatusOK, "application/json", description())
-		return
+		return description(), nil, nil
 	}
 	a, err := q.answer(r, query)
 	if err != nil {
-		sendProblem(w, r, err)
-		return
+		return nil, nil, err
 	}
-	body, err := json.Marshal(a.body)
-	if err != nil {
+	if body, err = json.Marshal(a.body); err != nil {
 		s.log.Error("an answer of the API cannot be encoded", "path", r.URL.Path, "err", err)
-		sendProblem(w, r, failed(http.StatusInternalServerError, "the answer cannot be encoded"))
-		return
+		return nil, nil, failed(http.StatusInternalServerError, "the answer cannot be encoded")
 	}
-	if a.next != nil {
-		next := url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: a.next.Encode()}
-		w.Header().Set("Link", "<"+next.String()+`>; rel="next"`)
-	}
-	sendJSON(w, r, http.StatusOK, "application/json", append(body, '\n'))
+	return append(body, '\n'), a.next, nil
 }
 
 // description is the API's, embedded.
@@ -307,7 +312,7 @@ func send(w http.ResponseWriter, r *http.Request, status int, body []byte) {
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {
-		_, _ = w.Write(body)
+		_, _ = w.Write(body) //nolint:gosec // JSON or a file of ours, and the headers keep a browser from taking it for a page
 	}
 }
 

@@ -59,34 +59,43 @@ func parsePages() *template.Template {
 	}).ParseFS(templates, "templates/*.html"))
 }
 
-// serve renders a page.
+// serve shows a page.
 func (s *site) serve(p page) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		h := w.Header()
 		h.Set("Content-Security-Policy", policyOfContents)
-		h.Set("Content-Type", "text/html; charset=utf-8")
-		status := http.StatusOK
-		if !occupy(s.asking) {
-			h.Set("Retry-After", "2")
-			http.Error(w, errBusy().Error(), http.StatusServiceUnavailable)
-			return
-		}
-		defer vacate(s.asking)
-		f := s.newFrame()
-		name, err := p(r, f)
+		status, body, err := s.render(r, p)
 		if err != nil {
-			name, status = "problem", s.problemPage(f, err)
-		}
-		var body bytes.Buffer
-		if err := s.pages.ExecuteTemplate(&body, name, f); err != nil {
-			s.log.Error("a page cannot be shown", "path", r.URL.Path, "err", err)
-			http.Error(w, "this page cannot be shown; the log says why", http.StatusInternalServerError)
+			if status == http.StatusServiceUnavailable {
+				h.Set("Retry-After", "2")
+			}
+			http.Error(w, err.Error(), status)
 			return
 		}
+		h.Set("Content-Type", "text/html; charset=utf-8")
 		h.Set("Content-Length", strconv.Itoa(body.Len()))
 		w.WriteHeader(status)
 		_, _ = body.WriteTo(w) // of a HEAD, the server lets only the headers through
 	}
+}
+
+// render makes a page. It needs a place, and whoever reads the page slowly does not hold it.
+func (s *site) render(r *http.Request, p page) (status int, body *bytes.Buffer, err error) {
+	if !occupy(s.asking) {
+		return http.StatusServiceUnavailable, nil, errBusy()
+	}
+	defer vacate(s.asking)
+	status, body = http.StatusOK, &bytes.Buffer{}
+	f := s.newFrame()
+	name, err := p(r, f)
+	if err != nil {
+		name, status = "problem", s.problemPage(f, err)
+	}
+	if err := s.pages.ExecuteTemplate(body, name, f); err != nil {
+		s.log.Error("a page cannot be shown", "path", r.URL.Path, "err", err)
+		return http.StatusInternalServerError, nil, errors.New("this page cannot be shown; the log says why")
+	}
+	return status, body, nil
 }
 
 func (s *site) newFrame() *frame {

@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // fakeReader tells what a test puts into it.
@@ -287,6 +290,41 @@ func TestBusy(t *testing.T) {
 	if r, _ = fetch(t, http.MethodGet, url+"/api/v1/history"); r.StatusCode != http.StatusOK {
 		t.Errorf("afterwards: %d", r.StatusCode)
 	}
+}
+
+// TestSlowReadersHoldNoPlace: who asks and does not read what comes keeps nobody else from
+// being answered.
+func TestSlowReadersHoldNoPlace(t *testing.T) {
+	handler := Handler(Config{Registry: prometheus.NewRegistry(), Reader: estate(), Ready: func() []Component { return nil }, Logger: discard()})
+	read, reading := make(chan struct{}), make(chan struct{})
+	var slow sync.WaitGroup
+	for i := range 2 * maxAsking {
+		path := []string{"/", "/api/v1/assignments"}[i%2]
+		slow.Go(func() {
+			handler.ServeHTTP(&slowReader{httptest.NewRecorder(), reading, read}, httptest.NewRequest(http.MethodGet, path, nil))
+		})
+		<-reading
+	}
+	for _, path := range []string{"/", "/api/v1/assignments"} {
+		w := httptest.NewRecorder()
+		if handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil)); w.Code != http.StatusOK {
+			t.Errorf("%s: %d while others read slowly", path, w.Code)
+		}
+	}
+	close(read)
+	slow.Wait()
+}
+
+// slowReader says when it begins to read, and reads when it may.
+type slowReader struct {
+	*httptest.ResponseRecorder
+	reading, read chan struct{}
+}
+
+func (s *slowReader) Write(p []byte) (int, error) {
+	s.reading <- struct{}{}
+	<-s.read
+	return len(p), nil
 }
 
 // listen opens the event stream and returns its messages.
