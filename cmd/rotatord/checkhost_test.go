@@ -179,7 +179,7 @@ func TestRunSaysWhatCheckProves(t *testing.T) {
 	first := r.issue("shop", host)
 	r.start()
 	line := r.log.waitMessage("a policy promises what it cannot keep; rotatord check tells more")
-	if line["level"] != "WARN" || fmt.Sprint(line["line"]) != "5" || !strings.Contains(fmt.Sprint(line["err"]), `"a.b" is there twice`) {
+	if line["level"] != "WARN" || fmt.Sprint(line["line"]) != "5" || !strings.Contains(fmt.Sprint(line["reason"]), `"a.b" is there twice`) {
 		t.Errorf("the line is %v", line)
 	}
 	r.converged(first)

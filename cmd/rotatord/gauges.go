@@ -114,7 +114,7 @@ func (d *daemon) gauge(p *policy.Policy, id rotation.ID, record *rotation.Record
 	var until time.Time
 	a.State, until = d.engine.StandingUntil(id, *record, now)
 	if w, ok := d.engine.Wanted(id, *record); ok {
-		a.Wanted = &w.Info
+		a.Wanted = new(w.Info) // a copy, so that the rest of it goes
 	}
 	if p.Source.Issues() {
 		a.Issuer, a.RenewalDue = p.Source.Kind(), record.RenewalDue(p.When.Renew)
