@@ -4,10 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"net/url"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -81,7 +81,7 @@ func TestSiteShowsARotation(t *testing.T) {
 	}
 	told, err := d.history(t.Context(), selection{policy: "shop"}, 1000)
 	must(t, err)
-	if fmt.Sprint(whole) != fmt.Sprint(told.Events) || len(whole) < 6 {
+	if !reflect.DeepEqual(whole, told.Events) || len(whole) < 6 {
 		t.Errorf("the API's history\n%v, the socket's\n%v", whole, told.Events)
 	}
 
