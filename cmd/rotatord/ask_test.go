@@ -115,7 +115,7 @@ func TestPlanIsWhatIsDone(t *testing.T) {
 	if r.effects("CreateCertificate") != calls {
 		t.Error("planning uploaded something")
 	}
-	r.says(0, []string{"rotate", "shop", "--wait", "--reason", "new file"}, "stage  edge  "+next.Fingerprint().Short(), "activate  edge", "verify", "converged")
+	r.says(0, []string{"rotate", "shop", "--wait", "--reason", "new file"}, "stage  edge  "+next.Fingerprint().Short(), "activate  edge", "verify", "converged", "1 certificate is served as wanted")
 	if _, bound, _ := r.sim.Bound(host); bound != next.Fingerprint().String() {
 		t.Errorf("bound to %s", bound)
 	}
@@ -381,6 +381,7 @@ func TestStatusWatches(t *testing.T) {
 	shows(first.Fingerprint().Short())
 	second := r.issue("shop", host)
 	shows(second.Fingerprint().Short())
+	eventually(t, "the steps", func() bool { return strings.Contains(string(p.stdout.bytes()), "activate  edge  "+second.Fingerprint().Short()) })
 	if err := p.stop(os.Interrupt); err != nil {
 		t.Errorf("interrupted: %v", err)
 	}

@@ -41,14 +41,20 @@ func newStatusCommand(g *globals) *cobra.Command {
 			return a.print(cmd, s, func() error { return printStatus(cmd.OutOrStdout(), s, all, time.Now()) })
 		})
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "show every certificate, however many are converged")
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it: on a terminal the whole, otherwise what changes, with -o json one object a line")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on showing it, and the steps as they are made: on a terminal the whole, otherwise what changes, with -o json one object a line")
 	return cmd
 }
 
 // watch shows the status again and again, until the user has seen enough.
 func (a *asker) watch(cmd *cobra.Command, of string, all bool) error {
-	out, terminal := cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout())
-	seen := map[string]string{}
+	out, terminal := cmd.OutOrStdout(), isTerminal(cmd.OutOrStdout()) && a.output != "json"
+	seen, steps := map[string]string{}, &lastLines{}
+	if terminal {
+		defer a.follow(cmd.Context(), of, func(line json.RawMessage) error { return a.printProgress(steps, line) })()
+	} else {
+		out = &oneAtATime{w: out}
+		defer a.follow(cmd.Context(), of, func(line json.RawMessage) error { return a.printProgress(out, line) })()
+	}
 	for {
 		var s admin.Status
 		err := a.ask(cmd.Context(), "status", map[string]string{"of": of}, &s)
@@ -57,9 +63,10 @@ func (a *asker) watch(cmd *cobra.Command, of string, all bool) error {
 			return err
 		case err != nil:
 			return nil //nolint:nilerr // the user has seen enough
-		case terminal && a.output != "json":
+		case terminal:
 			fmt.Fprint(out, clearScreen)
 			err = printStatus(out, s, all, time.Now())
+			fmt.Fprint(out, steps)
 		default:
 			err = a.printChanges(out, s, seen)
 		}
@@ -70,6 +77,34 @@ func (a *asker) watch(cmd *cobra.Command, of string, all bool) error {
 			return nil
 		}
 	}
+}
+
+// shownSteps is how many of the last steps a watched status shows.
+const shownSteps = 8
+
+// lastLines keeps what was written to it last, line by line.
+type lastLines struct {
+	mu    sync.Mutex
+	lines []string
+}
+
+// Write implements io.Writer.
+func (l *lastLines) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines = append(l.lines, string(line))
+	l.lines = l.lines[max(0, len(l.lines)-shownSteps):]
+	return len(line), nil
+}
+
+// String is a heading and the lines; empty where there are none.
+func (l *lastLines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) == 0 {
+		return ""
+	}
+	return "\nSteps:\n" + strings.Join(l.lines, "")
 }
 
 // printChanges writes one line for each assignment that is not as it was.
@@ -145,7 +180,7 @@ func newRotateCommand(g *globals) *cobra.Command {
 			w.Policy, w.Certificate = s.policy, s.certificate
 			if wait {
 				cmd.SetOut(&oneAtATime{w: cmd.OutOrStdout()})
-				defer a.follow(cmd, args[0])()
+				defer a.follow(cmd.Context(), args[0], func(line json.RawMessage) error { return a.printProgress(cmd.OutOrStdout(), line) })()
 			}
 			var accepted admin.Accepted
 			if err := a.tell(cmd.Context(), "rotate", w, &accepted); err != nil {
@@ -184,12 +219,12 @@ func (o *oneAtATime) Write(p []byte) (int, error) {
 
 // follow shows the steps as they are made, from its return on until stop. The daemon that
 // makes them may be another one; then only their outcome is seen.
-func (a *asker) follow(cmd *cobra.Command, of string) (stop func()) {
+func (a *asker) follow(ctx context.Context, of string, show func(json.RawMessage) error) (stop func()) {
 	c, err := a.client()
 	if err != nil {
 		return func() {} // whoever asks next says so
 	}
-	ctx, cancel := context.WithCancel(cmd.Context())
+	ctx, cancel := context.WithCancel(ctx)
 	begun, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -200,7 +235,7 @@ func (a *asker) follow(cmd *cobra.Command, of string) (stop func()) {
 				close(begun)
 				return nil
 			}
-			return a.printProgress(cmd.OutOrStdout(), line)
+			return show(line)
 		})
 	}()
 	select {
@@ -256,6 +291,9 @@ func (a *asker) await(ctx context.Context, cmd *cobra.Command, of string, asked 
 		if len(moving) == 0 {
 			if slices.ContainsFunc(s.Assignments, func(x admin.Assignment) bool { return x.State != "converged" }) {
 				return errNotRotated
+			}
+			if a.output != "json" {
+				fmt.Fprintf(out, "%s  %s served as wanted\n", stamp(time.Now()), counted(len(s.Assignments), "certificate is", "certificates are"))
 			}
 			return nil
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -264,6 +265,12 @@ func eventViewOf(e Event, now time.Time) eventView {
 	case "failed", "rolled_back", "drifted", "quarantined", "braked", "expiring":
 		v.Tone = "bad"
 	}
+	if e.Outcome == "held" || e.Outcome == "refused" && e.Kind != "quarantined" {
+		v.Detail = append(v.Detail, e.Outcome)
+	}
+	if len(e.Steps) > 0 {
+		v.Detail = append(v.Detail, cut(strings.Join(e.Steps, ", "), textLength))
+	}
 	if e.Reason != "" {
 		v.Detail = append(v.Detail, cut(e.Reason, textLength))
 	}
@@ -272,6 +279,9 @@ func eventViewOf(e Event, now time.Time) eventView {
 	}
 	if e.By != "" {
 		v.Detail = append(v.Detail, "by "+cut(e.By, nameLength))
+	}
+	if len(e.RequestIDs) > 0 {
+		v.Detail = append(v.Detail, "requests "+cut(strings.Join(e.RequestIDs, " "), textLength))
 	}
 	return v
 }
