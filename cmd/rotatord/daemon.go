@@ -72,8 +72,10 @@ type daemon struct {
 	files atomic.Pointer[map[string]fileState]
 	// configFile is where the configuration was read from; empty: it cannot be read again.
 	configFile string
-	// logLevel is nil where a flag rules.
-	logLevel *slog.LevelVar
+	// logLevel is what the log shows; nil: it cannot be changed. levelFlag says that a flag rules
+	// over the configuration.
+	logLevel  *slog.LevelVar
+	levelFlag bool
 	// running ends with the daemon, group is everything that runs in it; set by Run.
 	running context.Context
 	group   *errgroup.Group

@@ -130,7 +130,7 @@ func newRoot() *cobra.Command {
 	for group, commands := range map[string][]*cobra.Command{
 		"daemon": {newRunCommand(g), newDemoCommand(g), newSimulateCommand(g)},
 		"ask": {newStatusCommand(g), newPlanCommand(g), newExplainCommand(g), newRotateCommand(g), newPauseCommand(g), newResumeCommand(g),
-			newHistoryCommand(g), newReloadCommand(g)},
+			newHistoryCommand(g), newReloadCommand(g), newLogLevelCommand(g)},
 		"files": {newCheckCommand(g), newInspectCommand(), newSchemaCommand()},
 		"":      {newVersionCommand(), newManCommand()},
 	} {

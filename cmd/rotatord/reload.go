@@ -259,7 +259,7 @@ func (d *daemon) filesNow() map[string]fileState {
 // setLogLevel follows the configuration, unless a flag rules.
 func (d *daemon) setLogLevel(level string) {
 	var l slog.Level
-	if d.logLevel != nil && l.UnmarshalText([]byte(level)) == nil {
+	if d.logLevel != nil && !d.levelFlag && l.UnmarshalText([]byte(level)) == nil {
 		d.logLevel.Set(l)
 	}
 }

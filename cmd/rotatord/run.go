@@ -42,9 +42,7 @@ func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) error {
 	if d.configFile, err = configuredFile(g.config); err != nil {
 		return err
 	}
-	if g.logLevel == "" {
-		d.logLevel = level
-	}
+	d.logLevel, d.levelFlag = level, g.logLevel != ""
 	stop := onHangup(func() { d.reload(ctx, "SIGHUP", "") })
 	defer stop()
 	return d.Run(ctx)

@@ -358,6 +358,12 @@ type PauseWish struct {
 	Until  time.Time `json:"until,omitzero"`
 }
 
+// LogLevel asks for a level of the log, and tells what it is and was.
+type LogLevel struct {
+	Level  string `json:"level"`
+	Before string `json:"before,omitempty"`
+}
+
 // Reload is the outcome of reading the configuration again.
 type Reload struct {
 	OK    bool      `json:"ok"`
