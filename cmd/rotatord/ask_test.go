@@ -381,7 +381,9 @@ func TestStatusWatches(t *testing.T) {
 	shows(first.Fingerprint().Short())
 	second := r.issue("shop", host)
 	shows(second.Fingerprint().Short())
-	eventually(t, "the steps", func() bool { return strings.Contains(string(p.stdout.bytes()), "activate  edge  "+second.Fingerprint().Short()) })
+	eventually(t, "the steps", func() bool {
+		return strings.Contains(string(p.stdout.bytes()), "activate  edge  "+second.Fingerprint().Short())
+	})
 	if err := p.stop(os.Interrupt); err != nil {
 		t.Errorf("interrupted: %v", err)
 	}

@@ -62,7 +62,7 @@ func (a *asker) watch(cmd *cobra.Command, of string, all bool) error {
 		case err != nil && cmd.Context().Err() == nil:
 			return err
 		case err != nil:
-			return nil //nolint:nilerr // the user has seen enough
+			return nil // the user has seen enough
 		case terminal:
 			fmt.Fprint(out, clearScreen)
 			err = printStatus(out, s, all, time.Now())

@@ -31,9 +31,9 @@ func (d *daemon) control() admin.Control {
 			}
 			return d.steps.listen(ctx, only, send)
 		}},
-		"rotate": {Changes: true, Do: d.askRotate},
-		"pause":  {Changes: true, Do: d.askPause},
-		"resume": {Changes: true, Do: d.askResume},
+		"rotate":    {Changes: true, Do: d.askRotate},
+		"pause":     {Changes: true, Do: d.askPause},
+		"resume":    {Changes: true, Do: d.askResume},
 		"log-level": {Changes: true, Do: d.askLogLevel},
 		"reload": {Changes: true, Do: func(ctx context.Context, by admin.Actor, _ []byte) (any, error) {
 			return d.reload(ctx, "asked by "+string(by), by), nil
