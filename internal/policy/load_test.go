@@ -189,7 +189,7 @@ func TestPolicyHash(t *testing.T) {
 		p.File, p.Source.Directory.Path = "", ""
 		return p
 	}
-	first, commented, other := load(text), load("# why\n"+text), load(text+"canary: {bake: 1h}\n")
+	first, commented, other := load(text), load("# why\n"+text), load(text+"drift: {every: 2h}\n")
 	if want := fmt.Sprintf("%x", sha256.Sum256([]byte(text))); first.SHA256 != want {
 		t.Errorf("hash %s, want %s", first.SHA256, want)
 	}
