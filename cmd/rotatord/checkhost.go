@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/rotatord/rotatord/internal/admin"
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/providers"
@@ -27,6 +28,9 @@ import (
 func (c *checker) host() {
 	me := currentUser()
 	c.files(me, c.set.Config.File, c.set.Config)
+	if err := admin.CheckWebConfig(c.set.Config.HTTP.WebConfig); err != nil {
+		c.add(policy.Error, c.set.Config.File, "$.http.web_config", "%s: %v", c.set.Config.HTTP.WebConfig, err)
+	}
 	if problem := me.mayMake(c.set.Config.State); problem != "" {
 		c.add(policy.Error, c.set.Config.File, "$.state", "state directory %s: %s", c.set.Config.State, problem)
 	}

@@ -107,8 +107,11 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 	if d.lock, err = lockState(set.Config.State); err != nil {
 		return nil, err
 	}
+	if err := admin.CheckWebConfig(set.Config.HTTP.WebConfig); err != nil {
+		return nil, policy.Problems{{File: set.Config.HTTP.WebConfig, Message: err.Error()}}
+	}
 	d.http, err = admin.Listen(admin.Config{
-		Listen: set.Config.HTTP.Listen, Metrics: d.metrics.Handler(log), Ready: d.ready, Alive: d.alive, Reader: site{d}, Logger: log,
+		Listen: set.Config.HTTP.Listen, WebConfig: set.Config.HTTP.WebConfig, Metrics: d.metrics.Handler(log), Ready: d.ready, Alive: d.alive, Reader: site{d}, Logger: log,
 	})
 	if err != nil {
 		return nil, err

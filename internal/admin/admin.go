@@ -2,7 +2,7 @@
 // HTTP listener with status page, read API, metrics and health, which is read-only, and the
 // control socket.
 //
-// It may import golang.org/x/sys and the standard library; what is true it is told by
+// It may import golang.org/x/sys, the Prometheus exporter toolkit and the standard library; what is true it is told by
 // functions, and what is asked of it, it hands on to functions and handlers.
 //
 // Invariants: nothing can be changed over the HTTP listener, and nothing asked over it calls a
@@ -22,12 +22,17 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/prometheus/exporter-toolkit/web"
 )
 
 // Config is what the listener serves.
 type Config struct {
 	// Listen is host:port; port 0 lets the system choose.
 	Listen string
+	// WebConfig is a file in the format of the Prometheus exporter toolkit: TLS, client
+	// certificates, users. It is read again when it changes. Empty: plain HTTP for everybody.
+	WebConfig string
 	// Metrics answers scrapes.
 	Metrics http.Handler
 	// Ready returns the state of each component; the daemon is ready when none has a
@@ -61,6 +66,8 @@ const (
 type Server struct {
 	listener net.Listener
 	http     *http.Server
+	// serve answers on the listener, in the clear or as the web configuration says.
+	serve func() error
 }
 
 // Listen binds the address. Nothing is served before Serve.
@@ -69,7 +76,7 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for HTTP: %w", err)
 	}
-	return &Server{listener, &http.Server{
+	server := &http.Server{
 		Handler:           Handler(cfg),
 		ReadHeaderTimeout: headerWait,
 		ReadTimeout:       cmp.Or(cfg.requestWait, requestWait),
@@ -77,7 +84,26 @@ func Listen(cfg Config) (*Server, error) {
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
-	}}, nil
+	}
+	return &Server{listener, server, serving(server, listener, cfg)}, nil
+}
+
+// serving says how a server answers.
+func serving(s *http.Server, l net.Listener, cfg Config) func() error {
+	if cfg.WebConfig == "" {
+		return func() error { return s.Serve(l) }
+	}
+	return func() error {
+		return web.Serve(l, s, &web.FlagConfig{WebConfigFile: &cfg.WebConfig}, cfg.Logger.With("component", "http"))
+	}
+}
+
+// CheckWebConfig says what is wrong with a web configuration: nil for none.
+func CheckWebConfig(path string) error {
+	if err := web.Validate(path); err != nil {
+		return fmt.Errorf("web configuration: %w", err)
+	}
+	return nil
 }
 
 // Addr is the bound address.
@@ -88,7 +114,7 @@ func (s *Server) Close() error { return s.listener.Close() }
 
 // Serve answers until ctx ends, and then a little longer those who asked already.
 func (s *Server) Serve(ctx context.Context) error {
-	if err := serveUntil(ctx, s.http, s.listener); err != nil {
+	if err := serveUntil(ctx, s.http, s.serve); err != nil {
 		return fmt.Errorf("serve HTTP: %w", err)
 	}
 	return nil
@@ -96,14 +122,14 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // serveUntil answers until ctx ends and returns when nobody is answered any more. What is being
 // answered then hears of it by its own context.
-func serveUntil(ctx context.Context, s *http.Server, l net.Listener) error {
+func serveUntil(ctx context.Context, s *http.Server, serve func() error) error {
 	s.BaseContext = func(net.Listener) context.Context { return ctx }
 	ended := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(ended)
 		shutdown(ctx, s)
 	})
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	if err := serve(); !errors.Is(err, http.ErrServerClosed) {
 		stop()
 		return err
 	}

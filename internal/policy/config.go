@@ -58,10 +58,14 @@ type Brake struct {
 	MaxPerHour *int `yaml:"max_per_hour"`
 }
 
-// HTTP is the read-only listener: metrics and health.
+// HTTP is the read-only listener: status page, read API, metrics and health.
 type HTTP struct {
 	// Listen is host:port. Default 127.0.0.1:9847; port 0 lets the system choose.
 	Listen string `yaml:"listen"`
+	// WebConfig is a file that says who may ask and over what: TLS, client certificates, users
+	// with passwords, in the format of the Prometheus exporter toolkit. Default: everybody who
+	// reaches the port, in the clear.
+	WebConfig string `yaml:"web_config"`
 }
 
 // NATS says which server carries triggers, work, events and the journal. With no URL
@@ -130,7 +134,7 @@ func (c *Config) complete(d *document, r resolver, getenv func(string) string) {
 		c.Audit.Retain = defaultAudit
 	}
 	c.completeNode(d)
-	c.HTTP.complete(d)
+	c.HTTP.complete(d, r)
 	c.NATS.complete(d, r)
 	for _, name := range sortedKeys(c.Clouds) {
 		cloud := c.Clouds[name]
@@ -214,13 +218,14 @@ func (c *Config) completeNode(d *document) {
 	}
 }
 
-func (h *HTTP) complete(d *document) {
+func (h *HTTP) complete(d *document, r resolver) {
 	if h.Listen == "" {
 		h.Listen = "127.0.0.1:9847"
 	}
 	if _, port, err := net.SplitHostPort(h.Listen); err != nil || !isListenPort(port) {
 		d.addAt("$.http.listen", "%q is not host:port, as in 127.0.0.1:9847", h.Listen)
 	}
+	h.WebConfig = checkedFile(d, r, "$.http.web_config", h.WebConfig)
 }
 
 func (n *NATS) complete(d *document, r resolver) {

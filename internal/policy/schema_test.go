@@ -60,7 +60,7 @@ var schemaCannot = map[string]string{
 	"it sees no other file": `
 		config-ca-file config-client-cert-missing config-client-key-loose config-secret-directory config-secret-empty
 		config-secret-group config-secret-loose config-secret-missing policy-apig-root-ca-missing
-		policy-ca-unknown-cloud policy-directory-twice policy-place-twice policy-unknown-cloud`,
+		config-web-config policy-ca-unknown-cloud policy-directory-twice policy-place-twice policy-unknown-cloud`,
 	"it cannot reckon with spans, numbers in a text, or a calendar": `
 		config-agency-long config-agency-short config-http-port config-timeout config-url-port policy-ca-backdate
 		policy-ca-renew-late policy-ca-validity-long policy-ca-validity-zero policy-duration-endless
