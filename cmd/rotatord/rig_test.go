@@ -23,7 +23,7 @@ import (
 )
 
 // patience bounds every wait of these tests; a wait that ends by it has failed.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // rig is a simulated cloud, a CA and a directory with a configuration, as a user has
 // them.
