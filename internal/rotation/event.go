@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -193,38 +192,52 @@ func (r *run) tell(kind EventKind, d EventData) {
 	record.Head, record.Outbox = head, append(record.Outbox, e)
 }
 
-// decide tells what was decided, where that is news: what is about to be done, or what holds
-// it back. Whoever asked for a look hears of it even if it led to nothing.
+// decide tells what was decided, where that is news. An operator, or whoever forces, hears of it
+// even if it is none, or led to nothing; a plain trigger, of which there may be thousands, is
+// answered by what it leads to.
 func (r *run) decide(steps []Step) {
 	if r.decided {
 		return
 	}
 	r.decided = true
-	d := EventData{Outcome: OutcomeOK}
-	for _, s := range steps {
-		_, held := deferrals[s.Cause]
-		switch {
-		case s.changes():
-			d.Steps = append(d.Steps, strings.TrimSpace(fmt.Sprintf("%s %s %s", s.Kind, s.Target, of(s, r.o.wants()))))
-			d.Reason = cmp.Or(d.Reason, s.Reason)
-		case held && s.Kind == StepWait && s.Cause != CauseBraked: // of the brake there is an event of its own
-			d.Steps = append(d.Steps, strings.Join(strings.Fields(fmt.Sprintf("hold %s (%s)", s.Target, s.Cause)), " "))
-			d.Reason = cmp.Or(d.Reason, s.Reason)
-		}
-	}
-	if !slices.ContainsFunc(steps, Step.changes) && len(d.Steps) > 0 {
-		d.Outcome = OutcomeHeld
-	}
-	decision := short(r.o.wants()) + ": " + strings.Join(d.Steps, ", ")
+	record := &r.o.Record
+	asked := r.by != "" && (r.trigger == TriggerManual || r.o.Force)
+	d := decision(steps, r.o.wants())
+	text := short(r.o.wants()) + ": " + strings.Join(d.Steps, ", ")
 	switch {
-	case len(d.Steps) > 0 && (decision != r.o.Record.Decided || r.by != ""):
-	case len(d.Steps) == 0 && r.by != "" && r.answers.After(r.o.Record.Answered):
+	case len(d.Steps) > 0 && (asked || text != record.Decided):
+	case len(d.Steps) == 0 && asked && r.answers.After(record.Answered):
 		d.Reason = "nothing is to be done now"
 	default:
 		return
 	}
-	r.o.Record.Decided = decision
+	record.Decided = text
 	r.tell(EventPlanned, d)
+}
+
+// decision is what a plan means to do, or what holds it back. Of the brake there is an event of
+// its own.
+func decision(steps []Step, wanted certs.Fingerprint) EventData {
+	d := EventData{Outcome: OutcomeHeld}
+	for _, s := range steps {
+		_, holds := deferrals[s.Cause]
+		text := ""
+		switch {
+		case s.changes():
+			d.Outcome = OutcomeOK
+			text = fmt.Sprintf("%s %s %s", s.Kind, s.Target, of(s, wanted))
+		case s.Kind == StepWait && holds && s.Cause != CauseBraked:
+			text = fmt.Sprintf("hold %s (%s)", s.Target, s.Cause)
+		default:
+			continue
+		}
+		d.Steps = append(d.Steps, strings.Join(strings.Fields(text), " "))
+		d.Reason = cmp.Or(d.Reason, s.Reason)
+	}
+	if len(d.Steps) == 0 {
+		d.Outcome = OutcomeOK
+	}
+	return d
 }
 
 // of is which bundle a step is about, where it is not the wanted one.

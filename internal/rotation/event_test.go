@@ -296,3 +296,47 @@ func eventExamples(t *testing.T) map[EventKind]Event {
 	}
 	return examples
 }
+
+// TestDecisionsAreToldOnce: a decision is told when it is another one, an operator hears of each,
+// and triggers that lead to nothing leave no trace, however many there are.
+func TestDecisionsAreToldOnce(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		ask := func(q Request) (told []Event) {
+			t.Helper()
+			before := len(w.order)
+			q.Asked = time.Now()
+			if err := w.engine().Process(t.Context(), w.id, q); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Minute)
+			for _, e := range w.events {
+				if int(e.Data.Chain.Sequence) > before && e.Kind == EventPlanned { //nolint:gosec // a handful
+					told = append(told, e)
+				}
+			}
+			return told
+		}
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Hour)
+		for range 3 {
+			if told := ask(Request{Trigger: TriggerNATS, By: "nats"}); len(told) > 0 {
+				t.Errorf("a trigger that led to nothing is told: %+v", told)
+			}
+		}
+		if told := ask(Request{Trigger: TriggerManual, By: "user ada"}); len(told) != 1 || told[0].Data.By != "user ada" || told[0].Data.Reason != "nothing is to be done now" {
+			t.Errorf("an operator's wish: %+v", told)
+		}
+		w.hold = &Hold{By: "user ada", Since: time.Now()}
+		w.wanted = w.bundle(2)
+		if told := ask(Request{Trigger: TriggerFile}); len(told) != 1 || told[0].Data.Outcome != OutcomeHeld || len(told[0].Data.Steps) != 1 || told[0].Data.Steps[0] != "hold (paused)" {
+			t.Errorf("a held change: %+v", told)
+		}
+		if told := ask(Request{Trigger: TriggerNATS, By: "nats"}); len(told) > 0 {
+			t.Errorf("told again: %+v", told)
+		}
+		w.hold = nil
+		if told := ask(Request{Trigger: TriggerPolicy}); len(told) != 1 || told[0].Data.Outcome != OutcomeOK || len(told[0].Data.Steps) != 2 {
+			t.Errorf("what is done then: %+v", told)
+		}
+	})
+}
