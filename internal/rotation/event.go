@@ -221,7 +221,7 @@ func decision(steps []Step, wanted certs.Fingerprint) EventData {
 	d := EventData{Outcome: OutcomeHeld}
 	for _, s := range steps {
 		_, holds := deferrals[s.Cause]
-		text := ""
+		var text string
 		switch {
 		case s.changes():
 			d.Outcome = OutcomeOK

@@ -310,7 +310,7 @@ func TestDecisionsAreToldOnce(t *testing.T) {
 			}
 			time.Sleep(time.Minute)
 			for _, e := range w.events {
-				if int(e.Data.Chain.Sequence) > before && e.Kind == EventPlanned { //nolint:gosec // a handful
+				if int(e.Data.Chain.Sequence) > before && e.Kind == EventPlanned {
 					told = append(told, e)
 				}
 			}
