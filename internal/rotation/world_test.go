@@ -43,8 +43,9 @@ type world struct {
 	events   map[string]Event
 	order    []EventKind
 
-	// head is the newest event that was published.
-	head audit.Head
+	// head is the newest event that was published, judged how many there were of each kind.
+	head   audit.Head
+	judged map[EventKind]int
 
 	// listing is read by policies that say covered.
 	listing *Listing
@@ -87,7 +88,7 @@ func newWorld(t *testing.T, p *policy.Policy) *world {
 	w := &world{
 		t: t, id: ID{Policy: p.Name, Certificate: "shop.example.com"}, policy: p,
 		certificates: map[providers.Handle]*uploaded{}, bound: map[string]providers.Handle{}, boundAt: map[string]time.Time{},
-		before: map[string]certs.Fingerprint{}, creates: map[certs.Fingerprint]int{}, events: map[string]Event{}, quota: 100,
+		before: map[string]certs.Fingerprint{}, creates: map[certs.Fingerprint]int{}, events: map[string]Event{}, judged: map[EventKind]int{}, quota: 100,
 	}
 	for _, target := range p.Targets {
 		for _, host := range target.Endpoints().List {
