@@ -157,7 +157,7 @@ func (r *run) conclude(state State, reason string, now time.Time) {
 	switch state {
 	case StateFailed, StateExpired:
 		r.log.Error("assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason)
-		r.tell(EventFailed, EventData{Step: r.failedStep, Outcome: r.failure(), Reason: reason})
+		r.tell(EventFailed, EventData{Step: r.failedStep, Outcome: r.failure(), Reason: reason, RequestIDs: r.failures.Take()})
 	case StateBraked:
 		r.log.Warn("assignment braked; confirm the change or take it back", "fingerprint", short(r.o.wants()), "reason", reason)
 		r.tell(EventBraked, EventData{Reason: reason})
