@@ -84,6 +84,8 @@ func TestCheck(t *testing.T) {
 		{"delivered twice", append(all[:6:6], all[5]), head, start, ""},
 		{"out of order", []Entry{all[0], all[2], all[3], all[1], all[5], all[4]}, head, start, ""},
 		{"the beginning has had its time", all[2:], head, start.Add(90 * time.Minute), ""},
+		{"the beginning has had its time by the clock of who kept it", all[2:], head, start.Add(time.Hour - 30*time.Second), ""},
+		{"everything has had its time by that clock", nil, head, start.Add(5*time.Hour - 30*time.Second), ""},
 		{"everything has had its time", nil, head, start.Add(24 * time.Hour), ""},
 		{"begun anew", append(all[:6:6], again...), headOf(t, again), start, ""},
 

@@ -84,12 +84,15 @@ const (
 	maxAhead = 64
 	// maxRecent bounds how many events are known again when they come twice.
 	maxRecent = 32
+	// leeway is how much earlier than by our clock an event may have had its time: whoever keeps
+	// the events has a clock of its own, and goes on removing them while they are read.
+	leeway = time.Minute
 )
 
 // NewChecker returns a Checker of a history from which nothing was to be removed that is
-// younger than kept.
+// younger than kept, but for a minute.
 func NewChecker(kept time.Time) *Checker {
-	return &Checker{kept: kept, subjects: map[string]*reading{}}
+	return &Checker{kept: kept.Add(leeway), subjects: map[string]*reading{}}
 }
 
 // Read takes the next event.
