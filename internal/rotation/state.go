@@ -141,7 +141,8 @@ func wake(o *Observation, steps []Step, now time.Time) time.Time {
 // conclude writes the state into the record and tells of the changes that matter.
 func (r *run) conclude(state State, reason string, now time.Time) {
 	record := &r.o.Record
-	changed := record.State != state || record.Reason != reason
+	// Another bundle in the same state for the same reason is news.
+	changed := record.State != state || record.Reason != reason || record.Wanted.Fingerprint != r.loaded.Wanted.Fingerprint
 	if record.State != state {
 		record.Since = now.UTC()
 	}
