@@ -229,6 +229,9 @@ type run struct {
 	// decided says that this run has told of its decision; failedStep is the last that failed.
 	decided    bool
 	failedStep StepKind
+	// interrupted is a step that an earlier process had begun when it ended; nil once its target
+	// was looked at.
+	interrupted *Intent
 	// steps is the plan of this round.
 	steps []Step
 	// made are the steps of this run.
@@ -274,6 +277,7 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 	r := &run{
 		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, by: q.By, why: q.Reason, made: map[string]bool{},
 		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate), trigger: q.Trigger, requests: &providers.Requests{}, failures: &providers.Requests{},
+		interrupted: record.Intent,
 	}
 	if e.cfg.PolicySHA256 != nil {
 		r.policySHA256 = e.cfg.PolicySHA256(id.Policy)
