@@ -271,9 +271,24 @@ func (d *daemon) setHold(ctx context.Context, policy string, by admin.Actor, hol
 
 // publishHolds tells of pauses, of their ends, and of reloads.
 func (d *daemon) publishHolds(ctx context.Context) {
-	if err := d.records.publishHolds(ctx, events{d}.Publish); err != nil && ctx.Err() == nil {
-		d.log.Warn("events of policies are published when NATS is well again", "err", err)
+	err := d.records.publishHolds(ctx, events{d}.Publish)
+	switch {
+	case ctx.Err() != nil:
+	case err == nil:
+		d.untold.Over("")
+	default:
+		if times, tell := d.untold.Met("", err.Error()); tell {
+			d.log.Warn("events of policies cannot be published; trying again", "times", times, "err", err)
+		}
 	}
+}
+
+// followHolds publishes what could not be published when it happened, until ctx ends.
+func (d *daemon) followHolds(ctx context.Context) error {
+	for sleep(ctx, tryAgain) {
+		d.publishHolds(ctx)
+	}
+	return ctx.Err()
 }
 
 // holdChanged looks at a policy's assignments when it is held or released; and again when a

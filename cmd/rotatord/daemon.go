@@ -60,7 +60,9 @@ type daemon struct {
 	steps   *progress
 	// unworkable are the assignments that cannot be worked on, by no fault of a target.
 	unworkable repeat.Failures[rotation.ID]
-	gauges     gauges
+	// untold is why events of policies cannot be published.
+	untold repeat.Failures[string]
+	gauges gauges
 	// onboarding is how far many assignments are.
 	onboarding onboarding
 	changes    changes
@@ -322,6 +324,7 @@ func (d *daemon) session(ctx context.Context) error {
 		d.setHoldAlarms()
 		d.publishHolds(ctx)
 		g.Go(func() error { return d.listen(ctx) })
+		g.Go(func() error { return d.followHolds(ctx) })
 		return d.bus.Work(ctx, workersPerPlace, d.work, func(id bus.ID) { d.queue.Freed(id) })
 	})
 	return g.Wait()

@@ -186,3 +186,34 @@ func TestHistoryHasReloads(t *testing.T) {
 	}
 	r.says(0, []string{"history", "verify"}, "whole, and as they were written")
 }
+
+// TestUntoldHolds: an event of a policy that could not be published is published when the
+// stream takes it, whether or not anything else happens to the policy.
+func TestUntoldHolds(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	b := r.issue("shop", host)
+	d := r.start()
+	r.recorded(b)
+	limit := func(size int32) {
+		t.Helper()
+		stream, err := d.bus.JetStream().Stream(t.Context(), "ROTATORD_EVENTS")
+		must(t, err)
+		config := stream.CachedInfo().Config
+		config.MaxMsgSize = size
+		_, err = d.bus.JetStream().UpdateStream(t.Context(), config)
+		must(t, err)
+	}
+	limit(10)
+	r.says(0, []string{"pause", "shop"})
+	if history := r.says(0, []string{"history", "shop"}); strings.Contains(history, " paused ") {
+		t.Fatalf("the stream took the event:\n%s", history)
+	}
+	limit(-1)
+	eventually(t, "the event", func() bool {
+		_, history, _ := r.ask("history", "shop")
+		return strings.Contains(history, " paused ")
+	})
+	r.says(0, []string{"history", "verify"}, "whole, and as they were written")
+}

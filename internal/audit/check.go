@@ -61,6 +61,17 @@ type reading struct {
 	// ahead are events whose predecessor has not come yet: a publisher that failed tries
 	// again later than another publishes.
 	ahead map[uint64]ahead
+	// recent are the marks of the newest events, chain's Last at the end: a publisher whose
+	// last try ended half-way sends what it had sent once more.
+	recent []mark
+}
+
+// mark is enough of a hash to know it again.
+type mark [32]byte
+
+func markOf(hash string) (m mark) {
+	copy(m[:], hash)
+	return m
 }
 
 type ahead struct {
@@ -68,13 +79,20 @@ type ahead struct {
 	link  Link
 }
 
-// maxAhead bounds how many events wait for one that is missing.
-const maxAhead = 64
+const (
+	// maxAhead bounds how many events wait for one that is missing.
+	maxAhead = 64
+	// maxRecent bounds how many events are known again when they come twice.
+	maxRecent = 32
+	// leeway is how much earlier than by our clock an event may have had its time: whoever keeps
+	// the events has a clock of its own, and goes on removing them while they are read.
+	leeway = time.Minute
+)
 
 // NewChecker returns a Checker of a history from which nothing was to be removed that is
-// younger than kept.
+// younger than kept, but for a minute.
 func NewChecker(kept time.Time) *Checker {
-	return &Checker{kept: kept, subjects: map[string]*reading{}}
+	return &Checker{kept: kept.Add(leeway), subjects: map[string]*reading{}}
 }
 
 // Read takes the next event.
@@ -105,7 +123,8 @@ func (c *Checker) Read(e Entry) {
 // follow puts an event behind those that were read, or aside until its turn has come.
 func (c *Checker) follow(r *reading, e Entry, link Link) {
 	if r.fork.Hash != "" && link.Previous == r.fork.Hash && link.Sequence == r.fork.Sequence+1 {
-		r.chain.Last, r.chain.Hash, r.fork = r.fork.Sequence, r.fork.Hash, Link{}
+		r.take(r.fork)
+		r.fork = Link{}
 	}
 	switch next := r.chain.Last + 1; {
 	case !r.seen, link.Sequence == next:
@@ -118,14 +137,12 @@ func (c *Checker) follow(r *reading, e Entry, link Link) {
 			delete(r.ahead, r.chain.Last+1)
 			c.append(r, waiting.entry, waiting.link)
 		}
+	case link.Sequence < next && r.knows(link): // delivered twice
 	case link.Sequence == 1 && link.Previous == "":
 		c.flush(r)
 		r.chain.Begun = append(r.chain.Begun, e.Time)
-		r.chain.Last, r.chain.Hash = 1, link.Hash
+		r.take(link)
 	case link.Sequence < next:
-		if link.Sequence == r.chain.Last && link.Hash == r.chain.Hash {
-			return // delivered twice
-		}
 		c.find(e, "there are two events %d: the journal was set back, or somebody added one", link.Sequence)
 		r.fork = link
 	default:
@@ -150,7 +167,28 @@ func (c *Checker) append(r *reading, e Entry, link Link) {
 	case link.Previous != r.chain.Hash:
 		c.find(e, "event %d does not follow the event before it: that one's hash is %s, and it holds %s", link.Sequence, short(r.chain.Hash), short(link.Previous))
 	}
+	r.take(link)
+}
+
+// take makes an event the newest.
+func (r *reading) take(link Link) {
+	first := r.chain.Last + 1 - uint64(len(r.recent))
+	if link.Sequence <= first || link.Sequence > r.chain.Last+1 {
+		r.recent = nil
+	} else {
+		r.recent = r.recent[:link.Sequence-first]
+	}
+	if len(r.recent) == maxRecent {
+		r.recent = append(r.recent[:0], r.recent[1:]...)
+	}
+	r.recent = append(r.recent, markOf(link.Hash))
 	r.chain.Last, r.chain.Hash = link.Sequence, link.Hash
+}
+
+// knows reports whether an event that is not ahead is one of the newest.
+func (r *reading) knows(link Link) bool {
+	back := r.chain.Last - link.Sequence
+	return back < uint64(len(r.recent)) && r.recent[uint64(len(r.recent))-1-back] == markOf(link.Hash)
 }
 
 // flush gives up the wait for events that are missing.

@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// maxScrapes bounds how many scrapes are answered at once.
+// maxScrapes bounds how many answers are worked out at once.
 const maxScrapes = 4
 
 // Handler answers scrapes: what lives is gathered and written by the Prometheus library, in
@@ -31,48 +31,96 @@ func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 	options.Registry = m.registry
 	all := promhttp.HandlerFor(m.registry, options)
 	options.Registry, options.DisableCompression = m.live, true
-	return &scrapes{board: m.board, live: promhttp.HandlerFor(m.live, options), all: all, places: make(chan struct{}, maxScrapes)}
+	return &scrapes{
+		board: m.board, live: promhttp.HandlerFor(m.live, options), all: all,
+		places: make(chan struct{}, maxScrapes), plainPlaces: make(chan struct{}, maxScrapes),
+	}
 }
 
 type scrapes struct {
 	board     *board
 	live, all http.Handler
-	places    chan struct{}
+	// places are for working an answer out, plainPlaces for answers that are worked on while
+	// they are read: those of the library, and what was compressed for who wants it plain.
+	places, plainPlaces chan struct{}
 }
 
 // ServeHTTP implements http.Handler.
 func (s *scrapes) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	select {
-	case s.places <- struct{}{}:
-		defer func() { <-s.places }()
-	default:
-		http.Error(w, "Limit of concurrent requests reached ("+strconv.Itoa(maxScrapes)+"), try again later.", http.StatusServiceUnavailable)
-		return
-	}
 	if r.URL.Query().Has("name[]") { // who asks for some families only
-		s.all.ServeHTTP(w, r)
+		s.plain(w, r)
 		return
 	}
+	stream, header, free := s.answer(r)
+	switch {
+	case !free:
+		busy(w)
+	case stream == nil:
+		s.plain(w, r)
+	default:
+		maps.Copy(w.Header(), header)
+		w.Header().Set("Vary", "Accept, Accept-Encoding")
+		s.send(w, r, stream)
+	}
+}
+
+// send sends an answer that lies ready.
+func (s *scrapes) send(w http.ResponseWriter, r *http.Request, of *stream) {
+	if acceptsGzip(r.Header) {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Content-Length", strconv.Itoa(of.gzipSize()))
+		of.send(w, r)
+		return
+	}
+	if !occupy(s.plainPlaces) {
+		busy(w)
+		return
+	}
+	defer vacate(s.plainPlaces)
+	w.Header().Set("Content-Length", strconv.Itoa(of.size))
+	of.sendPlain(w, r)
+}
+
+// answer works an answer out, nil where it has to be the library's. It takes a place, if one
+// is free, and who reads the answer slowly holds none.
+func (s *scrapes) answer(r *http.Request) (of *stream, header http.Header, free bool) {
+	if !occupy(s.places) {
+		return nil, nil, false
+	}
+	defer vacate(s.places)
 	live := answer{header: http.Header{}, status: http.StatusOK}
 	s.live.ServeHTTP(&live, r)
 	f, ready := formatOf(live.header.Get("Content-Type"))
 	if live.status != http.StatusOK || !ready {
-		s.all.ServeHTTP(w, r)
-		return
+		return nil, nil, true
 	}
-	stream := s.board.answer(f, live.body.Bytes(), time.Now())
-	h := w.Header()
-	maps.Copy(h, live.header)
-	h.Set("Vary", "Accept, Accept-Encoding")
-	if acceptsGzip(r.Header) {
-		h.Set("Content-Encoding", "gzip")
-		h.Set("Content-Length", strconv.Itoa(stream.gzipSize()))
-		stream.send(w, r)
-		return
-	}
-	h.Set("Content-Length", strconv.Itoa(stream.size))
-	stream.sendPlain(w, r)
+	return s.board.answer(f, live.body.Bytes(), time.Now()), live.header, true
 }
+
+// plain has the library answer.
+func (s *scrapes) plain(w http.ResponseWriter, r *http.Request) {
+	if !occupy(s.plainPlaces) {
+		busy(w)
+		return
+	}
+	defer vacate(s.plainPlaces)
+	s.all.ServeHTTP(w, r)
+}
+
+func busy(w http.ResponseWriter) {
+	http.Error(w, "Limit of concurrent requests reached ("+strconv.Itoa(maxScrapes)+"), try again later.", http.StatusServiceUnavailable)
+}
+
+func occupy(places chan struct{}) bool {
+	select {
+	case places <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func vacate(places chan struct{}) { <-places }
 
 // send writes the gzip stream. Whoever has gone need not be told.
 func (s *stream) send(w io.Writer, r *http.Request) {

@@ -332,3 +332,47 @@ func TestScrapesOverHTTP(t *testing.T) {
 		t.Errorf("one scrape too many: %s", response.Status)
 	}
 }
+
+// stuck is a client that does not read.
+type stuck struct {
+	*httptest.ResponseRecorder
+	writes chan struct{}
+	end    <-chan struct{}
+}
+
+// Write implements http.ResponseWriter.
+func (s stuck) Write(p []byte) (int, error) {
+	s.writes <- struct{}{}
+	<-s.end
+	return 0, io.ErrClosedPipe
+}
+
+// TestSlowScrapers: who does not read an answer keeps nobody else from a scrape.
+func TestSlowScrapers(t *testing.T) {
+	h := New(fixedConfig(fixedLook)).Handler(slog.New(slog.DiscardHandler))
+	scrape := func(query string) *http.Request {
+		r := httptest.NewRequest(http.MethodGet, "/metrics"+query, nil)
+		r.Header.Set("Accept-Encoding", "gzip")
+		return r
+	}
+	end, ended := make(chan struct{}), make(chan struct{})
+	for _, query := range []string{"", "?name[]=rotatord_assignment_state"} {
+		for range maxScrapes {
+			s := stuck{httptest.NewRecorder(), make(chan struct{}, 100), end}
+			go func() {
+				h.ServeHTTP(s, scrape(query))
+				ended <- struct{}{}
+			}()
+			<-s.writes
+		}
+		w := httptest.NewRecorder()
+		h.ServeHTTP(w, scrape(""))
+		if w.Code != http.StatusOK {
+			t.Errorf("%q: %d %s", query, w.Code, w.Body)
+		}
+	}
+	close(end)
+	for range 2 * maxScrapes {
+		<-ended
+	}
+}

@@ -20,7 +20,7 @@ type Requests struct {
 // requestsKey is the key of a context's Requests.
 type requestsKey struct{}
 
-// WithRequests returns a context whose changing requests are noted.
+// WithRequests returns a context whose changing requests are noted; nil: they are not.
 func WithRequests(ctx context.Context, r *Requests) context.Context {
 	return context.WithValue(ctx, requestsKey{}, r)
 }

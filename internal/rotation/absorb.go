@@ -11,6 +11,7 @@ import (
 func (r *run) absorbLook(v *View) {
 	now := r.now().UTC()
 	wanted := r.o.wants()
+	r.absorbInterrupted(v)
 	r.update(v.Name, func(t *TargetRecord) {
 		t.Kind, t.LookedFor = v.Kind, wanted
 		r.absorbDrift(t, v)
@@ -21,6 +22,30 @@ func (r *run) absorbLook(v *View) {
 		}
 		t.Superseded = supersededAt(v, r.o.wants(), t.Superseded, r.o.Record.made(), now)
 	})
+}
+
+// absorbInterrupted tells of an effect that was made by a process that ended before it could
+// tell. What was not made is planned again, and told then.
+func (r *run) absorbInterrupted(v *View) {
+	i := r.interrupted
+	if i == nil || i.Target != v.Name {
+		return
+	}
+	r.interrupted = nil
+	d := EventData{Step: i.Step, Target: v.Name, Fingerprint: i.Fingerprint, Reason: "found done: the daemon had ended before it could tell"}
+	before := r.o.target(v.Name).Active
+	switch {
+	case r.o.forces(v): // it is made once more, and told then
+	case i.Step == StepStage && v.holding(i.Fingerprint) != nil:
+		r.tell(EventDeployed, d)
+	case i.Step == StepActivate && len(v.Endpoints) > 0 && v.serves(i.Fingerprint) && (before == nil || before.Fingerprint != i.Fingerprint):
+		if d.Endpoints = v.Endpoints; before != nil {
+			d.Previous = before.Fingerprint
+		}
+		r.tell(EventActivated, d)
+	case i.Step == StepRetire && v.remote(i.Handle) == nil:
+		r.tell(EventRetired, d)
+	}
 }
 
 // activeAt is the certificate that all endpoints serve, be it in several copies; nil where

@@ -299,10 +299,11 @@ func (r *run) staysInUse(v *View, s Step, err error) {
 			}
 		}
 	})
-	r.noteFailure(err, known)
 	if known {
+		r.requests.Take()
 		return
 	}
+	r.requests.Note(providers.RequestIDOf(err))
 	r.log.Warn("superseded certificate is still served by something; it stays", "target", v.Name, "handle", s.Handle, "err", err)
 	r.tell(EventFailed, EventData{Step: StepRetire, Outcome: OutcomeRefused, Target: v.Name, Fingerprint: s.Fingerprint, Reason: err.Error()})
 }
@@ -412,14 +413,16 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 	return r.save(ctx)
 }
 
-// noteFailure keeps the id of the call that failed for the event that tells of it. Of a failure
-// that is no news there is none, and its calls are not the next step's.
+// noteFailure keeps the ids of a step that failed for the event that tells of it when the look
+// ends: its calls are not the next step's. Of a failure that is no news there is no event.
 func (r *run) noteFailure(err error, repeated bool) {
+	ids := append(r.requests.Take(), providers.RequestIDOf(err))
 	if repeated {
-		r.requests.Take()
 		return
 	}
-	r.requests.Note(providers.RequestIDOf(err))
+	for _, id := range ids {
+		r.failures.Note(id)
+	}
 }
 
 // tried ends somebody's impatience: one try is what it buys.

@@ -223,11 +223,15 @@ type run struct {
 	policySHA256 string
 	// node is whose record it is; empty for everybody's.
 	node string
-	// requests are those made of services of which no event has told yet.
-	requests *providers.Requests
+	// requests are those made of services of which no event has told yet, failures those of
+	// the steps that failed.
+	requests, failures *providers.Requests
 	// decided says that this run has told of its decision; failedStep is the last that failed.
 	decided    bool
 	failedStep StepKind
+	// interrupted is a step that an earlier process had begun when it ended; nil once its target
+	// was looked at.
+	interrupted *Intent
 	// steps is the plan of this round.
 	steps []Step
 	// made are the steps of this run.
@@ -272,7 +276,8 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 	}
 	r := &run{
 		e: e, assembly: a, loaded: record.clone(), revision: revision, asked: q.Asked, by: q.By, why: q.Reason, made: map[string]bool{},
-		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate), trigger: q.Trigger, requests: &providers.Requests{},
+		log: e.cfg.Logger.With("policy", id.Policy, "certificate", id.Certificate), trigger: q.Trigger, requests: &providers.Requests{}, failures: &providers.Requests{},
+		interrupted: record.Intent,
 	}
 	if e.cfg.PolicySHA256 != nil {
 		r.policySHA256 = e.cfg.PolicySHA256(id.Policy)

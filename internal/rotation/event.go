@@ -184,7 +184,7 @@ func (r *run) tell(kind EventKind, d EventData) {
 	}
 	d.Trigger = cmp.Or(d.Trigger, string(r.trigger))
 	d.Outcome = cmp.Or(d.Outcome, outcomes[kind], OutcomeOK)
-	d.RequestIDs = r.requests.Take()
+	d.RequestIDs = append(d.RequestIDs, r.requests.Take()...)
 	e, head, err := Event{Kind: kind, Time: r.now().UTC(), Data: d}.sealed(record.Head, r.node)
 	if err != nil {
 		r.log.Error("event cannot be sealed", "event", kind, "err", err)

@@ -141,7 +141,8 @@ func wake(o *Observation, steps []Step, now time.Time) time.Time {
 // conclude writes the state into the record and tells of the changes that matter.
 func (r *run) conclude(state State, reason string, now time.Time) {
 	record := &r.o.Record
-	changed := record.State != state || record.Reason != reason
+	// Another bundle in the same state for the same reason is news.
+	changed := record.State != state || record.Reason != reason || record.Wanted.Fingerprint != r.loaded.Wanted.Fingerprint
 	if record.State != state {
 		record.Since = now.UTC()
 	}
@@ -157,7 +158,7 @@ func (r *run) conclude(state State, reason string, now time.Time) {
 	switch state {
 	case StateFailed, StateExpired:
 		r.log.Error("assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason)
-		r.tell(EventFailed, EventData{Step: r.failedStep, Outcome: r.failure(), Reason: reason})
+		r.tell(EventFailed, EventData{Step: r.failedStep, Outcome: r.failure(), Reason: reason, RequestIDs: r.failures.Take()})
 	case StateBraked:
 		r.log.Warn("assignment braked; confirm the change or take it back", "fingerprint", short(r.o.wants()), "reason", reason)
 		r.tell(EventBraked, EventData{Reason: reason})

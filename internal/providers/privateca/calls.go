@@ -48,9 +48,9 @@ func (i *Issuer) call(ctx context.Context, c huaweicloud.Call) error {
 }
 
 // read sends a call that changes nothing although it is no GET: nobody has to look what
-// became of it.
+// became of it, and the history does not tell of it.
 func (i *Issuer) read(ctx context.Context, c huaweicloud.Call) error {
-	err := i.call(ctx, c)
+	err := i.call(providers.WithRequests(ctx, nil), c)
 	if e, ok := errors.AsType[*providers.Error](err); ok && e.Kind == providers.KindUnknownOutcome {
 		e.Kind = providers.KindUnavailable
 	}

@@ -827,3 +827,27 @@ func TestRevoke(t *testing.T) {
 	}
 	wantKind(t, i.Revoke(t.Context(), now(last.Handle), last.Handle), providers.KindInvalid)
 }
+
+// TestRequestsThatChange: what is noted for the history are the requests by which the account
+// changed, and no question, though some are asked by POST.
+func TestRequestsThatChange(t *testing.T) {
+	s := newSetup(t, cloudsim.Config{}, cloudHeld)
+	i, noted := s.issuer(t), &providers.Requests{}
+	ctx := providers.WithRequests(t.Context(), noted)
+	issued, err := i.Issue(ctx, now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Revoke(ctx, now(issued.Handle), issued.Handle); err != nil {
+		t.Fatal(err)
+	}
+	var changed []string
+	for _, e := range s.sim.Ledger() {
+		if e.Effect {
+			changed = append(changed, e.RequestID)
+		}
+	}
+	if got := noted.Take(); len(changed) < 2 || !slices.Equal(got, changed) {
+		t.Errorf("noted are %v, and the account changed by %v", got, changed)
+	}
+}
