@@ -23,6 +23,8 @@ const (
 	paceEvery  = 15 * time.Second
 	paceWindow = 5 * time.Minute
 	paceLeast  = 20 * time.Second
+	// paceStep is how far samples are apart at least, but for the last one.
+	paceStep = time.Second
 	// onboardingEvery is how often the log tells how far they are.
 	onboardingEvery = 30 * time.Second
 )
@@ -115,6 +117,9 @@ func (o *onboarding) note(list []*metrics.Assignment, now time.Time) (is *admin.
 	}
 	if o.since.IsZero() {
 		return nil, ended
+	}
+	if n := len(o.samples); n > 1 && o.samples[n-1].at.Sub(o.samples[n-2].at) < paceStep {
+		o.samples = o.samples[:n-1] // whoever asks often makes it no finer
 	}
 	o.samples = append(o.samples, sample{now, t.underWay})
 	o.samples = slices.DeleteFunc(o.samples, func(s sample) bool { return now.Sub(s.at) > paceWindow })

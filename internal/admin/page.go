@@ -379,7 +379,7 @@ func pageOf(q url.Values, total, each int, path string) (pages, error) {
 
 // known are the parameters that links between pages keep.
 func keptParameters() []string {
-	return []string{"q", "policy", "state", "expiring_within", "sort", "page"}
+	return []string{"q", "policy", "certificate", "state", "expiring_within", "sort", "page"}
 }
 
 // with is a path with the query, one parameter set to something else; empty: without it.

@@ -190,7 +190,15 @@ func (r *run) tell(kind EventKind, d EventData) {
 		r.log.Error("event cannot be sealed", "event", kind, "err", err)
 	}
 	record.Head, record.Outbox = head, append(record.Outbox, e)
+	if n := len(record.Outbox) - maxOutbox; n > 0 {
+		r.log.Error("events are lost: they could not be published, and there are too many of them", "event", record.Outbox[0].Kind, "times", n)
+		record.Outbox = record.Outbox[n:]
+	}
 }
+
+// maxOutbox is how many events wait to be published. A stream that takes none must not keep
+// certificates from being rotated: a record that is too large cannot be written.
+const maxOutbox = 100
 
 // decide tells what was decided, where that is news. An operator, or whoever forces, hears of it
 // even if it is none, or led to nothing; a plain trigger, of which there may be thousands, is

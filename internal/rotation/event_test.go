@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -85,7 +86,8 @@ func (w *world) follows(link audit.Link) bool {
 		next := head.Next()
 		return link.Sequence == next.Sequence && link.Previous == next.Previous && link.PreviousAt.Equal(next.PreviousAt)
 	}
-	if after(w.head) || after(audit.Head{}) {
+	if after(w.head) || after(audit.Head{}) || w.lost {
+		w.lost = false
 		return true
 	}
 	for _, e := range w.events {
@@ -340,6 +342,39 @@ func TestDecisionsAreToldOnce(t *testing.T) {
 		w.hold = nil
 		if told := ask(Request{Trigger: TriggerPolicy}); len(told) != 1 || told[0].Data.Outcome != OutcomeOK || len(told[0].Data.Steps) != 2 {
 			t.Errorf("what is done then: %+v", told)
+		}
+	})
+}
+
+// TestStreamThatTakesNoEvents: a certificate is rotated all the same, as often as there is a new
+// one, the record does not grow without end, and what is left is published once that works again.
+func TestStreamThatTakesNoEvents(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.fault = func(call string, _ bool) error {
+			if call == "publish" {
+				return errors.New("the stream refuses it")
+			}
+			return nil
+		}
+		for n := byte(1); n <= 40; n++ {
+			w.wanted = w.bundle(n)
+			w.wanted.Info.NotBefore = time.Now().UTC()
+			if err := w.engine().Process(t.Context(), w.id, Request{Trigger: TriggerFile, Asked: time.Now()}); err == nil {
+				t.Fatal("that nothing can be published is not said")
+			}
+			time.Sleep(3 * time.Hour)
+			if !w.boundTo("shop.example.com", n) {
+				t.Fatalf("bundle %d is not bound: %s", n, w.journal)
+			}
+		}
+		if r := w.record(); len(r.Outbox) != maxOutbox || len(w.journal) > 200<<10 {
+			t.Errorf("%d events wait in a record of %d bytes", len(r.Outbox), len(w.journal))
+		}
+		w.fault = nil
+		w.lost = true
+		w.drive(TriggerDeadline, time.Hour)
+		if r := w.record(); len(r.Outbox) != 0 || len(w.order) < maxOutbox {
+			t.Errorf("%d events wait, %d were published", len(r.Outbox), len(w.order))
 		}
 	})
 }

@@ -46,6 +46,8 @@ type world struct {
 	// head is the newest event that was published, judged how many there were of each kind.
 	head   audit.Head
 	judged map[EventKind]int
+	// lost says that events before the next one were lost.
+	lost bool
 
 	// listing is read by policies that say covered.
 	listing *Listing
