@@ -13,7 +13,6 @@ package admin
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -25,6 +24,8 @@ import (
 type Config struct {
 	// Listen is host:port; port 0 lets the system choose.
 	Listen string
+	// Listener, if there is one, is served instead of Listen: somebody else has bound it.
+	Listener net.Listener
 	// Metrics answers scrapes.
 	Metrics http.Handler
 	// Ready returns the state of each component; the daemon is ready when none has a
@@ -48,6 +49,7 @@ const (
 	idleWait     = 2 * time.Minute
 	maxHeader    = 16 << 10
 	shutdownWait = 5 * time.Second
+	readWait     = 100 * time.Millisecond
 )
 
 // Server is a bound listener.
@@ -56,9 +58,12 @@ type Server struct {
 	http     *http.Server
 }
 
-// Listen binds the address. Nothing is served before Serve.
+// Listen binds the address, unless there is a listener already. Nothing is served before Serve.
 func Listen(cfg Config) (*Server, error) {
-	listener, err := net.Listen("tcp", cfg.Listen)
+	listener, err := cfg.Listener, error(nil)
+	if listener == nil {
+		listener, err = net.Listen("tcp", cfg.Listen)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for HTTP: %w", err)
 	}
@@ -91,16 +96,15 @@ func (s *Server) Serve(ctx context.Context) error {
 // answered then hears of it by its own context.
 func serveUntil(ctx context.Context, s *http.Server, l net.Listener) error {
 	s.BaseContext = func(net.Listener) context.Context { return ctx }
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		shutdown(ctx, s)
-	})
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		stop()
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	if err := s.Serve(l); ctx.Err() == nil {
 		return err
 	}
-	<-ended
+	// Nobody is accepted any more. A request that is read after Shutdown has begun would be
+	// dropped, so that those who were accepted are read first.
+	<-time.After(readWait)
+	shutdown(ctx, s)
 	return nil
 }
 
