@@ -177,8 +177,9 @@ func TestNotifyWithNATSAway(t *testing.T) {
 	r.issue("shop", host)
 	r.configure("nats: {url: \"nats://127.0.0.1:1\"}\n")
 	m := newManager(t)
-	begun := time.Now()
 	p := launchWith(t, m.starts(), "run", "--config", filepath.Join(r.dir, "rotatord.yaml"))
+	m.wait("STATUS=starting")
+	begun := time.Now()
 	m.wait("STATUS=starting: NATS (127.0.0.1:1) is not connected*")
 	m.wait("READY=1", "STATUS=1 certificate; not ready: NATS (127.0.0.1:1) is not connected*")
 	if took := time.Since(begun); took < natsPatience {
