@@ -18,9 +18,10 @@ import (
 
 const (
 	// startEvery is how often it is looked whether the start is over, statusEvery whether there
-	// is another status to tell.
+	// is another status to tell: more rarely where that takes long, for a share of the time.
 	startEvery  = 50 * time.Millisecond
 	statusEvery = 5 * time.Second
+	statusShare = 100
 	// natsPatience is how long the start waits for an answer of NATS, journalPatience for all
 	// else that may be away: then it is over without, and the status says so.
 	natsPatience    = 10 * time.Second
@@ -203,7 +204,7 @@ func (n *notifier) start(ctx context.Context, v vitals) bool {
 
 // serve tells the status when it changes, and that the daemon lives while it does.
 func (n *notifier) serve(ctx context.Context, v vitals) {
-	status := time.NewTicker(statusEvery)
+	status := time.NewTimer(statusEvery)
 	defer status.Stop()
 	var sign <-chan time.Time
 	if n.watchdog > 0 {
@@ -217,7 +218,9 @@ func (n *notifier) serve(ctx context.Context, v vitals) {
 		case <-ctx.Done():
 			return
 		case <-status.C:
+			began := time.Now()
 			n.tell(v.status())
+			status.Reset(max(statusEvery, statusShare*time.Since(began)))
 		case <-sign:
 			if err := v.alive(); err != nil {
 				if _, tell := stuck.Met(""); tell {

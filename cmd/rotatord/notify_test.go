@@ -295,6 +295,27 @@ func TestWatchdogHearsOfRealLife(t *testing.T) {
 	})
 }
 
+// TestStatusTakesAShare: where there is much to count, it is counted more rarely.
+func TestStatusTakesAShare(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		for took, want := range map[time.Duration]int{0: 120, 50 * time.Millisecond: 118, time.Second: 6} {
+			asked := 0
+			v := vitals{status: func() string {
+				asked++
+				time.Sleep(took)
+				return "well"
+			}}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute+time.Millisecond)
+			(&listener{}).notifier(0).serve(ctx, v)
+			cancel()
+			if asked != want {
+				t.Errorf("a status that takes %s was asked for %d times in ten minutes, want %d", took, asked, want)
+			}
+		}
+	})
+}
+
 func TestReloadsAreToldAfterTheStart(t *testing.T) {
 	t.Parallel()
 	heard := &listener{}
