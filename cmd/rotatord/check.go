@@ -231,7 +231,7 @@ func printJSON(cmd *cobra.Command, v any) error {
 // shortPath shows a path relative to the working directory where that is shorter.
 func shortPath(path string) string {
 	wd, err := os.Getwd()
-	if err != nil {
+	if err != nil || wd == "/" { // where daemons are
 		return path
 	}
 	if rel, err := filepath.Rel(wd, path); err == nil && !strings.HasPrefix(rel, "..") {

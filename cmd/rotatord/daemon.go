@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,10 @@ type daemon struct {
 	lock    io.Closer
 	http    *admin.Server
 	socket  *admin.Socket
+	// answers is set while the control socket is bound.
+	answers atomic.Bool
+	// notify tells systemd; nil where that did not start this process.
+	notify *notifier
 	// began is when the process did; quotas is what services last told, by holder.
 	began   time.Time
 	quotas  sync.Map
@@ -91,9 +96,12 @@ type daemon struct {
 	replayed atomic.Bool
 }
 
-// newDaemon builds everything and binds the listeners; nothing runs before Run. What it
-// started is undone if it fails.
-func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
+// newDaemon is newDaemonOn without a listener that somebody else has bound.
+func newDaemon(set *policy.Set, log *slog.Logger) (*daemon, error) { return newDaemonOn(set, log, nil) }
+
+// newDaemonOn builds everything and binds the listeners, that for HTTP only if it is nil;
+// nothing runs before Run. What it started is undone if it fails.
+func newDaemonOn(set *policy.Set, log *slog.Logger, http net.Listener) (_ *daemon, err error) {
 	d := &daemon{log: log, alarm: scheduler.NewAlarm(), began: time.Now().UTC(), started: make(chan struct{}), steps: newProgress()}
 	defer func() {
 		if err != nil {
@@ -113,7 +121,7 @@ func newDaemon(set *policy.Set, log *slog.Logger) (_ *daemon, err error) {
 		return nil, policy.Problems{{File: set.Config.HTTP.WebConfig, Message: err.Error()}}
 	}
 	d.http, err = admin.Listen(admin.Config{
-		Listen: set.Config.HTTP.Listen, WebConfig: set.Config.HTTP.WebConfig, Metrics: d.metrics.Handler(log), Ready: d.ready, Alive: d.alive, Reader: site{d}, Logger: log,
+		Listen: set.Config.HTTP.Listen, Listener: http, WebConfig: set.Config.HTTP.WebConfig, Metrics: d.metrics.Handler(log), Ready: d.ready, Alive: d.alive, Reader: site{d}, Logger: log,
 	})
 	if err != nil {
 		return nil, err
@@ -176,6 +184,7 @@ func (d *daemon) openBus(set *policy.Set) error {
 // listenSocket binds the control socket.
 func (d *daemon) listenSocket() (err error) {
 	d.socket, err = admin.ListenSocket(d.inForce().set.Config.Socket, d.control(), d.log)
+	d.answers.Store(err == nil)
 	return err
 }
 
@@ -189,6 +198,7 @@ func (d *daemon) serveSocket(ctx context.Context) error {
 	err := d.socket.Serve(ctx)
 	if err != nil {
 		d.socket = nil // it is bound anew
+		d.answers.Store(false)
 	}
 	return err
 }
@@ -248,6 +258,8 @@ func (d *daemon) Run(ctx context.Context) error {
 	d.group, d.running = g, running
 	d.start(running, d.inForce(), nil)
 	close(d.started)
+	told := d.tellSystemd(running)
+	defer told()
 	g.Go(func() error {
 		<-running.Done()
 		d.reloading.Lock() // a reload adds to the group: it ends first, and no other begins

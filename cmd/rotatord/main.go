@@ -94,6 +94,9 @@ func exitCode(err error) int {
 	if _, ok := errors.AsType[policy.Problems](err); ok {
 		return exitBadConfig
 	}
+	if _, ok := errors.AsType[unitError](err); ok {
+		return exitBadConfig
+	}
 	return exitFailed
 }
 

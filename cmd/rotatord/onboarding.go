@@ -101,10 +101,7 @@ type onboarding struct {
 func (o *onboarding) note(list []*metrics.Assignment, now time.Time) (is *admin.Onboarding, ended time.Time) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if !slices.Equal(list, o.listed) || o.tally.held == nil {
-		o.listed, o.tally = list, count(list)
-	}
-	t := o.tally
+	t := o.countLocked(list)
 	switch {
 	case o.since.IsZero() && t.underWay > handful:
 		o.since, o.fewer, o.least, o.samples = now, now, t.underWay, nil
@@ -126,6 +123,20 @@ func (o *onboarding) note(list []*metrics.Assignment, now time.Time) (is *admin.
 	is = &admin.Onboarding{Since: o.since.UTC(), Total: t.total, AtRest: t.atRest, UnderWay: t.underWay, Held: t.states()}
 	is.PerMinute, is.Done = estimate(o.samples, now)
 	return is, time.Time{}
+}
+
+// count is a tally of the list, made anew only where it differs from the one before.
+func (o *onboarding) count(list []*metrics.Assignment) tally {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.countLocked(list)
+}
+
+func (o *onboarding) countLocked(list []*metrics.Assignment) tally {
+	if !slices.Equal(list, o.listed) || o.tally.held == nil {
+		o.listed, o.tally = list, count(list)
+	}
+	return o.tally
 }
 
 // tell reports whether the log is to say it now: what does not change, hourly.

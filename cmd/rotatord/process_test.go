@@ -19,8 +19,11 @@ import (
 	"github.com/rotatord/rotatord/internal/cloudsim"
 )
 
-// buildBinary builds the program once for all tests of this file.
+// buildBinary builds the program once for all tests of this file, unless there is one already.
 var buildBinary = sync.OnceValues(func() (string, error) {
+	if path := os.Getenv("ROTATORD_TEST_BINARY"); path != "" {
+		return path, nil
+	}
 	dir, err := os.MkdirTemp("", "rotatord-test-")
 	if err != nil {
 		return "", err
@@ -65,6 +68,12 @@ func (l *lockedBuffer) bytes() []byte {
 // launch starts the built binary with JSON logs and ends it with the test.
 func launch(t *testing.T, args ...string) *process {
 	t.Helper()
+	return launchWith(t, nil, args...)
+}
+
+// launchWith is launch with the last word about how.
+func launchWith(t *testing.T, prepare func(*exec.Cmd), args ...string) *process {
+	t.Helper()
 	if raceDetector && testing.Short() {
 		t.Skip("the built binary has no race detector in it")
 	}
@@ -75,6 +84,9 @@ func launch(t *testing.T, args ...string) *process {
 	p := &process{cmd: exec.Command(binary, args...), log: newLogTap(t), stdout: &lockedBuffer{}, ended: make(chan error, 1)}
 	p.cmd.Env = append(os.Environ(), "ROTATORD_LOG_FORMAT=json", "ROTATORD_LOG_LEVEL=debug")
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.log
+	if prepare != nil {
+		prepare(p.cmd)
+	}
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -261,6 +273,11 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 // launchHeld starts a simulator and a daemon whose first call of an operation is held.
 func launchHeld(t *testing.T, operation, phase string) (*rig, *remoteSim, *process) {
 	t.Helper()
+	return launchHeldWith(t, nil, operation, phase)
+}
+
+func launchHeldWith(t *testing.T, prepare func(*exec.Cmd), operation, phase string) (*rig, *remoteSim, *process) {
+	t.Helper()
 	ca, err := certstest.NewCA("test")
 	if err != nil {
 		t.Fatal(err)
@@ -271,7 +288,7 @@ func launchHeld(t *testing.T, operation, phase string) (*rig, *remoteSim, *proce
 	r.write("policies/shop.yaml", fmt.Sprintf("name: shop\nsource: {directory: {path: %s}}\ntargets: [{name: edge, waf: {hosts: [%s]}}]\n", filepath.Join(r.dir, "shop"), host))
 	r.issue("shop", host)
 	sim.hold("waf", operation, phase)
-	p := launch(t, "run", "--config", filepath.Join(r.dir, "rotatord.yaml"))
+	p := launchWith(t, prepare, "run", "--config", filepath.Join(r.dir, "rotatord.yaml"))
 	sim.awaitHeld()
 	return r, sim, p
 }

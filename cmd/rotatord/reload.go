@@ -48,6 +48,7 @@ func (d *daemon) reload(ctx context.Context, cause string, by admin.Actor) admin
 		result.Problems = []admin.Problem{{Message: "this daemon was not started from a configuration file"}}
 		return result
 	}
+	defer d.notify.reloading(d.standing)()
 	d.files.Store(new(d.filesNow())) // as they are before they are read
 	// Whoever asked may go away meanwhile: the reload is the daemon's.
 	if err := d.replace(d.running, &result); err != nil {

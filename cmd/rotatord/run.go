@@ -25,7 +25,16 @@ func newRunCommand(g *globals) *cobra.Command {
 	}
 }
 
-func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) error {
+func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) (err error) {
+	notify, err := newNotifier()
+	if err != nil {
+		return err
+	}
+	defer func() { notify.ends(err) }()
+	http, err := inheritedListener()
+	if err != nil {
+		return err
+	}
 	set, err := policy.Load(g.config, os.Getenv)
 	if err != nil {
 		return err
@@ -35,9 +44,15 @@ func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) error {
 		return err
 	}
 	tellProblems(set, log)
-	d, err := newDaemon(set, log)
+	d, err := newDaemonOn(set, log, http)
 	if err != nil {
 		return err
+	}
+	if notify != nil {
+		notify.log, d.notify = log, notify
+	}
+	if http != nil {
+		log.Info("systemd has bound the HTTP listener; http.listen is not used", "http", d.http.Addr())
 	}
 	if d.configFile, err = configuredFile(g.config); err != nil {
 		return err

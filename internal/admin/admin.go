@@ -2,7 +2,7 @@
 // HTTP listener with status page, read API, metrics and health, which is read-only, and the
 // control socket.
 //
-// It may import golang.org/x/sys, the Prometheus exporter toolkit and the standard library; what is true it is told by
+// It may import golang.org/x/net/netutil, golang.org/x/sys, the Prometheus exporter toolkit and the standard library; what is true it is told by
 // functions, and what is asked of it, it hands on to functions and handlers.
 //
 // Invariants: nothing can be changed over the HTTP listener, and nothing asked over it calls a
@@ -16,7 +16,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -24,6 +23,7 @@ import (
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
+	"golang.org/x/net/netutil"
 )
 
 // Config is what the listener serves.
@@ -33,6 +33,8 @@ type Config struct {
 	// WebConfig is a file in the format of the Prometheus exporter toolkit: TLS, client
 	// certificates, users. It is read again when it changes. Empty: plain HTTP for everybody.
 	WebConfig string
+	// Listener, if there is one, is served instead of Listen: somebody else has bound it.
+	Listener net.Listener
 	// Metrics answers scrapes.
 	Metrics http.Handler
 	// Ready returns the state of each component; the daemon is ready when none has a
@@ -55,11 +57,14 @@ type Component struct {
 }
 
 const (
-	headerWait   = 5 * time.Second
-	requestWait  = 30 * time.Second
-	idleWait     = 2 * time.Minute
-	maxHeader    = 16 << 10
-	shutdownWait = 5 * time.Second
+	headerWait  = 5 * time.Second
+	requestWait = 30 * time.Second
+	idleWait    = 2 * time.Minute
+	maxHeader   = 16 << 10
+	// maxConnections bounds what those cost who read their answer slowly, or ask for nothing.
+	maxConnections = 256
+	shutdownWait   = 5 * time.Second
+	readWait       = 100 * time.Millisecond
 )
 
 // Server is a bound listener.
@@ -70,12 +75,16 @@ type Server struct {
 	serve func() error
 }
 
-// Listen binds the address. Nothing is served before Serve.
+// Listen binds the address, unless there is a listener already. Nothing is served before Serve.
 func Listen(cfg Config) (*Server, error) {
-	listener, err := net.Listen("tcp", cfg.Listen)
+	listener, err := cfg.Listener, error(nil)
+	if listener == nil {
+		listener, err = net.Listen("tcp", cfg.Listen)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listen for HTTP: %w", err)
 	}
+	listener = netutil.LimitListener(listener, maxConnections)
 	server := &http.Server{
 		Handler:           Handler(cfg),
 		ReadHeaderTimeout: headerWait,
@@ -114,7 +123,7 @@ func (s *Server) Close() error { return s.listener.Close() }
 
 // Serve answers until ctx ends, and then a little longer those who asked already.
 func (s *Server) Serve(ctx context.Context) error {
-	if err := serveUntil(ctx, s.http, s.serve); err != nil {
+	if err := serveUntil(ctx, s.http, s.listener, s.serve); err != nil {
 		return fmt.Errorf("serve HTTP: %w", err)
 	}
 	return nil
@@ -122,18 +131,17 @@ func (s *Server) Serve(ctx context.Context) error {
 
 // serveUntil answers until ctx ends and returns when nobody is answered any more. What is being
 // answered then hears of it by its own context.
-func serveUntil(ctx context.Context, s *http.Server, serve func() error) error {
+func serveUntil(ctx context.Context, s *http.Server, l net.Listener, serve func() error) error {
 	s.BaseContext = func(net.Listener) context.Context { return ctx }
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		shutdown(ctx, s)
-	})
-	if err := serve(); !errors.Is(err, http.ErrServerClosed) {
-		stop()
+	stop := context.AfterFunc(ctx, func() { _ = l.Close() })
+	defer stop()
+	if err := serve(); ctx.Err() == nil {
 		return err
 	}
-	<-ended
+	// Nobody is accepted any more. A request that is read after Shutdown has begun would be
+	// dropped, so that those who were accepted are read first.
+	<-time.After(readWait)
+	shutdown(ctx, s)
 	return nil
 }
 

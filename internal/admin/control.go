@@ -119,7 +119,7 @@ func removeSocket(path string) error {
 // Serve answers until ctx ends.
 func (s *Socket) Serve(ctx context.Context) error {
 	defer context.AfterFunc(ctx, s.stop)()
-	if err := serveUntil(ctx, s.http, func() error { return s.http.Serve(s.listener) }); err != nil {
+	if err := serveUntil(ctx, s.http, s.listener, func() error { return s.http.Serve(s.listener) }); err != nil {
 		return fmt.Errorf("serve the control socket: %w", err)
 	}
 	return nil

@@ -60,7 +60,8 @@ type Brake struct {
 
 // HTTP is the read-only listener: status page, read API, metrics and health.
 type HTTP struct {
-	// Listen is host:port. Default 127.0.0.1:9847; port 0 lets the system choose.
+	// Listen is host:port. Default 127.0.0.1:9847; port 0 lets the system choose. Not used
+	// where systemd has bound the socket (rotatord.socket).
 	Listen string `yaml:"listen"`
 	// WebConfig is a file that says who may ask and over what: TLS, client certificates, users
 	// with passwords, in the format of the Prometheus exporter toolkit. Default: everybody who
