@@ -49,11 +49,27 @@ func TestPrometheus(t *testing.T) {
 	} {
 		poll(t, 20*time.Second, query, func() error { return p.some(query) })
 	}
+	lintMetrics(t, target)
 	for _, alert := range p.alerts(t) {
 		if alert.State == "firing" {
 			t.Errorf("%v is firing", alert.Labels)
 		}
 		t.Logf("%s: %v", alert.State, alert.Labels)
+	}
+}
+
+// lintMetrics has promtool judge everything that the demo's daemon serves.
+func lintMetrics(t *testing.T, target string) {
+	t.Helper()
+	scrape, err := http.Get("http://" + target + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer scrape.Body.Close()
+	lint := exec.Command("promtool", "check", "metrics")
+	lint.Stdin = scrape.Body
+	if out, err := lint.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool check metrics: %v\n%s", err, out)
 	}
 }
 
