@@ -25,18 +25,23 @@ func (r *run) absorbLook(v *View) {
 }
 
 // absorbInterrupted tells of an effect that was made by a process that ended before it could
-// tell. What was not made is planned again, and told then.
+// tell, or whose answer was lost. What was not made is planned again, and told then.
 func (r *run) absorbInterrupted(v *View) {
-	i := r.interrupted
+	i, why := r.interrupted, "the daemon had ended before it could tell"
 	if i == nil || i.Target != v.Name {
+		i, why = r.unanswered(v.Name), "the answer had been lost"
+	} else {
+		r.interrupted = nil
+	}
+	if i == nil {
 		return
 	}
-	r.interrupted = nil
-	d := EventData{Step: i.Step, Target: v.Name, Fingerprint: i.Fingerprint, Reason: "found done: the daemon had ended before it could tell"}
+	d := EventData{Step: i.Step, Target: v.Name, Fingerprint: i.Fingerprint, Reason: "found done: " + why}
 	before := r.o.target(v.Name).Active
 	switch {
 	case r.o.forces(v): // it is made once more, and told then
 	case i.Step == StepStage && v.holding(i.Fingerprint) != nil:
+		r.update(v.Name, func(t *TargetRecord) { t.succeeded(StepStage) })
 		r.tell(EventDeployed, d)
 	case i.Step == StepActivate && len(v.Endpoints) > 0 && v.serves(i.Fingerprint) && (before == nil || before.Fingerprint != i.Fingerprint):
 		if d.Endpoints = v.Endpoints; before != nil {
@@ -46,6 +51,15 @@ func (r *run) absorbInterrupted(v *View) {
 	case i.Step == StepRetire && v.remote(i.Handle) == nil:
 		r.tell(EventRetired, d)
 	}
+}
+
+// unanswered is the step at a target whose last try may have had an effect; nil for none.
+func (r *run) unanswered(target string) *Intent {
+	t := r.o.target(target)
+	if t.FailedKind != providers.KindUnknownOutcome.String() || t.FailedStep != StepStage && t.FailedStep != StepActivate {
+		return nil
+	}
+	return &Intent{Step: t.FailedStep, Target: target, Fingerprint: r.o.wants()}
 }
 
 // activeAt is the certificate that all endpoints serve, be it in several copies; nil where
