@@ -231,7 +231,7 @@ func (s *secretive) askEverything() {
 	}
 }
 
-var link = regexp.MustCompile(`(?:href|src|action)="(/[^"#]*)"`)
+var hrefs = regexp.MustCompile(`(?:href|src|action)="(/[^"#]*)"`)
 
 // crawl keeps everything that the listener serves, as far as links lead.
 func (s *secretive) crawl(daemon *running) {
@@ -253,7 +253,7 @@ func (s *secretive) crawl(daemon *running) {
 			s.t.Errorf("%s is empty", path)
 		}
 		s.said(path, text)
-		for _, found := range link.FindAllStringSubmatch(text, -1) {
+		for _, found := range hrefs.FindAllStringSubmatch(text, -1) {
 			waiting = append(waiting, strings.ReplaceAll(found[1], "&amp;", "&"))
 		}
 	}

@@ -94,7 +94,7 @@ func (e *estate) expectStanding(p *running, says ...string) {
 		}
 		return strings.Contains(ready, `"ready": false`)
 	})
-	if line["level"] != "ERROR" || line["directory"] != filepath.Join(e.state(), "nats") {
+	if line["level"] != "ERROR" || line["path"] != filepath.Join(e.state(), "nats") {
 		e.t.Errorf("the log says %v", line)
 	}
 	for _, text := range says {
