@@ -29,6 +29,9 @@ const (
 	// one goes four times as far.
 	firstPast = 2_000
 	pastBatch = 500
+	// A cluster has placed a consumer a moment before whoever leads it answers.
+	placingTries = 50
+	placingPause = 100 * time.Millisecond
 )
 
 // Past returns the newest events that match, newest first, of one policy or, for an empty
@@ -125,7 +128,7 @@ func readPast(ctx context.Context, stream jetstream.Stream, filter string, start
 	if err != nil {
 		return nil, err
 	}
-	for {
+	for tries := 0; ; {
 		batch, err := consumer.FetchNoWait(pastBatch)
 		if err != nil {
 			return nil, err
@@ -145,7 +148,12 @@ func readPast(ctx context.Context, stream jetstream.Stream, filter string, start
 				found = append(found, e)
 			}
 		}
-		if err := batch.Error(); err != nil && !errors.Is(err, nats.ErrTimeout) {
+		err = batch.Error()
+		if errors.Is(err, nats.ErrNoResponders) && tries < placingTries && pause(ctx, placingPause) == nil {
+			tries++
+			continue
+		}
+		if err != nil && !errors.Is(err, nats.ErrTimeout) {
 			return nil, err
 		}
 		if last >= end || ctx.Err() != nil {
