@@ -289,40 +289,43 @@ func (c *Client) Tell(ctx context.Context, verb string, request, into any) error
 }
 
 func (c *Client) do(ctx context.Context, method, path string, body []byte, into any) error {
-	r, err := http.NewRequestWithContext(ctx, method, "http://rotatord"+controlPath+path, bytes.NewReader(body))
+	answer, err := c.send(ctx, method, path, body)
 	if err != nil {
-		return fmt.Errorf("ask the daemon: %w", err)
+		return err
 	}
-	response, err := c.http.Do(r)
-	if err != nil {
-		return c.explain(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return refusalIn(response)
-	}
-	if err := json.NewDecoder(response.Body).Decode(into); err != nil {
+	defer func() { _ = answer.Close() }()
+	if err := json.NewDecoder(answer).Decode(into); err != nil {
 		return fmt.Errorf("read the daemon's answer: %w", err)
 	}
 	return nil
 }
 
-// Follow calls each with every line that a verb streams, until the stream or ctx ends, or each
-// fails.
-func (c *Client) Follow(ctx context.Context, verb string, fields map[string]string, each func(line json.RawMessage) error) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://rotatord"+controlPath+verb+"?"+queryOf(fields), nil)
+// send asks, and returns the body of an answer that is no refusal.
+func (c *Client) send(ctx context.Context, method, path string, body []byte) (io.ReadCloser, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://rotatord"+controlPath+path, bytes.NewReader(body))
 	if err != nil {
-		return fmt.Errorf("ask the daemon: %w", err)
+		return nil, fmt.Errorf("ask the daemon: %w", err)
 	}
 	response, err := c.http.Do(r)
 	if err != nil {
-		return c.explain(err)
+		return nil, c.explain(err)
 	}
-	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return refusalIn(response)
+		defer func() { _ = response.Body.Close() }()
+		return nil, refusalIn(response)
 	}
-	for lines := json.NewDecoder(response.Body); ; {
+	return response.Body, nil
+}
+
+// Follow calls each with every line that a verb streams, until the stream or ctx ends, or each
+// fails.
+func (c *Client) Follow(ctx context.Context, verb string, fields map[string]string, each func(line json.RawMessage) error) error {
+	answer, err := c.send(ctx, http.MethodGet, verb+"?"+queryOf(fields), nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = answer.Close() }()
+	for lines := json.NewDecoder(answer); ; {
 		var line json.RawMessage
 		if err := lines.Decode(&line); errors.Is(err, io.EOF) {
 			return nil
