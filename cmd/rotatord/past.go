@@ -42,14 +42,16 @@ func (d *daemon) history(ctx context.Context, only selection, limit int) (admin.
 	}
 	ctx, cancel := context.WithTimeout(ctx, historyWait)
 	defer cancel()
-	subject := rotation.SubjectOf(only.policy, only.certificate)
-	past, err := d.bus.Past(ctx, only.policy, limit, func(e bus.PastEvent) bool {
-		return only.certificate == "" || e.Subject == subject
-	})
+	past, err := d.bus.Past(ctx, only.policy, limit, only.isAbout)
 	if err != nil {
 		return admin.History{}, err
 	}
 	return historyView(past), nil
+}
+
+// isAbout reports whether an event of the policy is about what is selected.
+func (s selection) isAbout(e bus.PastEvent) bool {
+	return s.certificate == "" || e.Subject == rotation.SubjectOf(s.policy, s.certificate)
 }
 
 func historyView(past []bus.PastEvent) admin.History {
@@ -94,9 +96,8 @@ func (d *daemon) verify(ctx context.Context, only selection) (admin.Verification
 	v := admin.Verification{KeptSince: time.Now().Add(-time.Duration(d.inForce().set.Config.Audit.Retain)).UTC(), Chains: []admin.Chain{}, Findings: []admin.Finding{}}
 	heads := d.records.heads(only) // before the events: no younger one is missed
 	checker := audit.NewChecker(v.KeptSince)
-	subject := rotation.SubjectOf(only.policy, only.certificate)
 	err := d.bus.AllPast(ctx, only.policy, func(e bus.PastEvent) {
-		if only.certificate == "" || e.Subject == subject {
+		if only.isAbout(e) {
 			v.Events++
 			checker.Read(audit.Entry{ID: e.ID, Type: e.Type, Subject: e.Subject, Time: e.Time, Data: e.Data})
 		}
@@ -105,7 +106,7 @@ func (d *daemon) verify(ctx context.Context, only selection) (admin.Verification
 		return v, err
 	}
 	if v.Events == 0 && len(heads) == 0 && only.policy != "" {
-		return v, unknown("there is no history of %s", subject)
+		return v, unknown("there is no history of %s", rotation.SubjectOf(only.policy, only.certificate))
 	}
 	chains, findings := checker.End(heads)
 	for _, c := range chains {

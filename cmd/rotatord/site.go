@@ -53,10 +53,8 @@ func (s site) History(ctx context.Context, q admin.HistoryQuery) (admin.History,
 	}
 	ctx, cancel := context.WithTimeout(ctx, pastWait)
 	defer cancel()
-	subject := q.Policy + "/" + q.Certificate
-	past, next, err := s.d.bus.PastPage(ctx, bus.PastPage{Policy: q.Policy, Before: q.Before, Limit: q.Limit, Reach: pastReach}, func(e bus.PastEvent) bool {
-		return q.Certificate == "" || e.Subject == subject
-	})
+	page := bus.PastPage{Policy: q.Policy, Before: q.Before, Limit: q.Limit, Reach: pastReach}
+	past, next, err := s.d.bus.PastPage(ctx, page, selection{q.Policy, q.Certificate}.isAbout)
 	if err != nil {
 		return admin.History{}, err
 	}
