@@ -258,18 +258,14 @@ func (r *records) tellOf(ctx context.Context, policy string, event func(audit.He
 	})
 }
 
-// maxOutbox is how many events of a policy wait to be published; the newest stay. A stream that
-// takes none must not keep a policy from being held.
-const maxOutbox = 100
-
 // tell puts the event that follows into the outbox.
 func (h *heldRecord) tell(event func(audit.Head) (rotation.Event, audit.Head, error)) (rotation.Event, error) {
 	e, head, err := event(h.Head)
 	if err != nil {
 		return e, err
 	}
-	h.Head, h.Outbox = head, append(h.Outbox, e)
-	h.Outbox = h.Outbox[max(0, len(h.Outbox)-maxOutbox):]
+	h.Outbox, _ = rotation.Enqueue(h.Outbox, e)
+	h.Head = head
 	return e, nil
 }
 

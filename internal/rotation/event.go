@@ -189,16 +189,24 @@ func (r *run) tell(kind EventKind, d EventData) {
 	if err != nil {
 		r.log.Error("event cannot be sealed", "event", kind, "err", err)
 	}
-	record.Head, record.Outbox = head, append(record.Outbox, e)
-	if n := len(record.Outbox) - maxOutbox; n > 0 {
-		r.log.Error("events are lost: they could not be published, and there are too many of them", "event", record.Outbox[0].Kind, "times", n)
-		record.Outbox = record.Outbox[n:]
+	outbox, lost := Enqueue(record.Outbox, e)
+	if lost > 0 {
+		r.log.Error("events are lost: they could not be published, and there are too many of them", "event", record.Outbox[0].Kind, "times", lost)
 	}
+	record.Head, record.Outbox = head, outbox
 }
 
 // maxOutbox is how many events wait to be published. A stream that takes none must not keep
-// certificates from being rotated: a record that is too large cannot be written.
+// certificates from being rotated, nor policies from being held: what is too large cannot be
+// written.
 const maxOutbox = 100
+
+// Enqueue puts an event at the end of an outbox, and says how many of the oldest had to go.
+func Enqueue(outbox []Event, e Event) (_ []Event, lost int) {
+	outbox = append(outbox, e)
+	lost = max(0, len(outbox)-maxOutbox)
+	return outbox[lost:], lost
+}
 
 // decide tells what was decided, where that is news. An operator, or whoever forces, hears of it
 // even if it is none, or led to nothing; a plain trigger, of which there may be thousands, is
