@@ -277,8 +277,26 @@ func newPauseCommand(g *globals) *cobra.Command {
 			return a.hold(cmd, "pause", w)
 		})
 	cmd.Flags().StringVar(&reason, "reason", "", "why, for those who find it paused")
-	cmd.Flags().DurationVar(&span, "for", 0, "resume by itself after this time (default never)")
+	cmd.Flags().Var((*spanFlag)(&span), "for", "resume by itself after this time, as in 90m or 2d (default never)")
 	return cmd
+}
+
+// spanFlag is a flag whose value is written as spans of time are in policies.
+type spanFlag time.Duration
+
+// String implements pflag.Value.
+func (s *spanFlag) String() string { return policy.Duration(*s).String() }
+
+// Type implements pflag.Value.
+func (s *spanFlag) Type() string { return "span" }
+
+// Set implements pflag.Value.
+func (s *spanFlag) Set(text string) error {
+	d, err := policy.ParseDuration(text)
+	if err == nil {
+		*s = spanFlag(d)
+	}
+	return err
 }
 
 func newResumeCommand(g *globals) *cobra.Command {

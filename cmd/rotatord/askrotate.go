@@ -166,7 +166,7 @@ func newRotateCommand(g *globals) *cobra.Command {
 	a := &asker{globals: g}
 	w := admin.Wish{}
 	var wait bool
-	var timeout time.Duration
+	timeout := 15 * time.Minute
 	cmd := a.command("rotate POLICY[/CERTIFICATE]", "Have the daemon look now, and rotate what is to be rotated",
 		"Rotate has the running daemon look at a policy's certificates now, without sitting out the delays of failures.\n"+
 			"--force issues anew, or deploys again what is there already, and overrides the guard and closed windows;\n"+
@@ -200,7 +200,7 @@ func newRotateCommand(g *globals) *cobra.Command {
 	cmd.Flags().BoolVar(&w.Confirm, "confirm", false, "release the brake for these certificates")
 	cmd.Flags().StringVar(&w.Reason, "reason", "", "why, for the history")
 	cmd.Flags().BoolVar(&wait, "wait", false, "show what happens, and wait for the end")
-	cmd.Flags().DurationVar(&timeout, "timeout", 15*time.Minute, "how long --wait waits")
+	cmd.Flags().Var((*spanFlag)(&timeout), "timeout", "how long --wait waits")
 	return cmd
 }
 

@@ -34,30 +34,6 @@ func TestExamplePoliciesLoad(t *testing.T) {
 	expectNothingFound(t, config, copies)
 }
 
-// TestReadmeYAML checks the configuration and the policies that the README shows.
-func TestReadmeYAML(t *testing.T) {
-	readme, err := os.ReadFile("../../README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	blocks := regexp.MustCompile("(?s)```yaml\n(.*?)```").FindAllSubmatch(readme, -1)
-	if len(blocks) != 3 {
-		t.Fatalf("%d YAML blocks in the README, want 3", len(blocks))
-	}
-	config := exampleConfig(t)
-	dir := filepath.Dir(config)
-	write := func(name string, content []byte) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	shown := regexp.MustCompile(`/etc/rotatord/secret`).ReplaceAll(blocks[0][1], []byte("secret"))
-	expectNothingFound(t, write("shown.yaml", shown), []string{write("policy.yaml", blocks[1][1])})
-	expectNothingFound(t, write("nats.yaml", blocks[2][1]), []string{})
-}
-
 // expectNothingFound wants neither mistakes nor warnings in what we show to others.
 func expectNothingFound(t *testing.T, config string, files []string) {
 	t.Helper()

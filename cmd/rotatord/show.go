@@ -220,12 +220,14 @@ func endpointsText(kind string, n int) string {
 	return fmt.Sprintf("%d at %s", n, kind)
 }
 
+// news leaves out the next regular comparison, which always comes.
+func news(steps []admin.Step) []admin.Step {
+	return slices.DeleteFunc(slices.Clone(steps), func(s admin.Step) bool { return s.Cause == "drift" })
+}
+
 func printSteps(w io.Writer, steps []admin.Step, now time.Time) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
-	for _, s := range steps {
-		if s.Cause == "drift" {
-			continue // the next regular comparison is no news
-		}
+	for _, s := range news(steps) {
 		text := s.Reason
 		if text == "" {
 			text = listed(s.Endpoints)
@@ -267,9 +269,9 @@ func printExplanation(w io.Writer, e admin.Explanation, now time.Time) error {
 	}
 	fmt.Fprintln(w)
 	printWanted(w, a, now)
-	if len(e.Steps) > 0 {
+	if steps := news(e.Steps); len(steps) > 0 {
 		fmt.Fprintln(w, "\nSteps")
-		if err := printSteps(w, e.Steps, now); err != nil {
+		if err := printSteps(w, steps, now); err != nil {
 			return err
 		}
 	}
