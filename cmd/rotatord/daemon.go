@@ -109,7 +109,7 @@ func newDaemonOn(set *policy.Set, log *slog.Logger, http net.Listener) (_ *daemo
 		}
 	}()
 	d.metrics = metrics.New(metrics.Config{
-		Version: versionText(), Policies: targetKinds(set), Clouds: slices.Sorted(maps.Keys(set.Config.Clouds)),
+		Version: versionText(), Revision: revision, Policies: targetKinds(set), Clouds: slices.Sorted(maps.Keys(set.Config.Clouds)),
 		Operations: operations(), FailureReasons: huaweicloud.Reasons(), StepFailureReasons: kindNames(), Consumers: bus.Consumers(),
 		Look: d.look, Assignments: d.shown,
 	})

@@ -21,8 +21,8 @@ import (
 	"github.com/rotatord/rotatord/internal/policy"
 )
 
-// version is set by the linker for a release.
-var version = ""
+// version and revision, of the repository, are set by the linker for a release.
+var version, revision = "", ""
 
 // Exit codes, part of the outside interface.
 const (

@@ -34,7 +34,7 @@ func withOffline(ctx context.Context, g *globals, look func(context.Context, *da
 	}
 	log := slog.New(slog.DiscardHandler)
 	d := &daemon{log: log, alarm: scheduler.NewAlarm(), began: time.Now(), started: make(chan struct{}), configFile: g.config}
-	d.metrics = metrics.New(metrics.Config{Version: versionText(), Look: func() metrics.Look { return metrics.Look{} }})
+	d.metrics = metrics.New(metrics.Config{Version: versionText(), Revision: revision, Look: func() metrics.Look { return metrics.Look{} }})
 	inForce, err := d.build(set, nil)
 	if err != nil {
 		return err

@@ -11,6 +11,7 @@
 package metrics
 
 import (
+	"cmp"
 	"runtime/debug"
 	"slices"
 	"sync/atomic"
@@ -25,6 +26,8 @@ import (
 // Config names the objects whose series are to exist from the start.
 type Config struct {
 	Version string
+	// Revision of the repository. Default: what the build knows of itself.
+	Revision string
 	// Policies with the kinds of their targets.
 	Policies map[string][]string
 	// Clouds by name.
@@ -95,7 +98,7 @@ func New(cfg Config) *Metrics {
 		m.apiRequests, m.apiFailures, m.apiDuration, m.apiWait, m.apiExpiry, m.clockSkew,
 		m.apiCircuit, m.apiQuotaUsed, m.apiQuotaLimit,
 		m.natsReconnects, m.natsMessages, m.journalErrors, m.reloadOK, m.reloadAt, m.heartbeat,
-		newBuildInfo(cfg.Version), newCollector(cfg.Look, cfg.Consumers),
+		newBuildInfo(cfg.Version, cfg.Revision), newCollector(cfg.Look, cfg.Consumers),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	}
 	plain := assignments{cfg.Assignments}
@@ -362,16 +365,17 @@ func seconds(t time.Time) float64 {
 	return float64(t.UnixMilli()) / 1000
 }
 
-func newBuildInfo(version string) prometheus.Collector {
-	revision, goVersion := "unknown", "unknown"
+func newBuildInfo(version, revision string) prometheus.Collector {
+	goVersion := "unknown"
 	if info, ok := debug.ReadBuildInfo(); ok {
 		goVersion = info.GoVersion
 		for _, s := range info.Settings {
-			if s.Key == "vcs.revision" {
+			if s.Key == "vcs.revision" && revision == "" {
 				revision = s.Value
 			}
 		}
 	}
+	revision = cmp.Or(revision, "unknown")
 	g := gauge("build_info", "The running program; always 1.", "version", "revision", "go_version")
 	g.WithLabelValues(version, revision, goVersion).Set(1)
 	return g
