@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -44,14 +45,14 @@ type unitRig struct {
 	// deploy is the directory with what is in deploy/systemd.
 	deploy string
 	http   string // the address of the HTTP listener
+	// program is where it is installed; in the test's own PATH the test comes first.
+	program string
 }
 
 // newUnitRig installs. It does so in a throw-away system only.
 func newUnitRig(t *testing.T) *unitRig {
 	t.Helper()
-	if environment, err := os.ReadFile("/proc/1/environ"); err != nil || !strings.Contains(string(environment), "container=rig") {
-		t.Fatalf("this test changes the system that it runs on: run it in test/rig/systemd (%v)", err)
-	}
+	throwAway(t)
 	ca, err := certstest.NewCA("systemd")
 	must(t, err)
 	free, err := net.Listen("tcp", "127.0.0.1:0")
@@ -59,10 +60,10 @@ func newUnitRig(t *testing.T) *unitRig {
 	must(t, free.Close())
 	executable, err := os.Executable()
 	must(t, err)
-	u := &unitRig{ctx: t.Context(), rig: &rig{t: t, dir: t.TempDir(), ca: ca, log: newLogTap(t)}, deploy: filepath.Join(filepath.Dir(executable), "systemd"), http: free.Addr().String()}
+	u := &unitRig{ctx: t.Context(), rig: &rig{t: t, dir: t.TempDir(), ca: ca, log: newLogTap(t)}, deploy: filepath.Join(filepath.Dir(executable), "systemd"), http: free.Addr().String(), program: "/usr/local/bin/rotatord"}
 	binary, err := buildBinary()
 	must(t, err)
-	u.run("install", "-m", "0755", binary, "/usr/local/bin/rotatord")
+	u.run("install", "-m", "0755", binary, u.program)
 	must(t, os.RemoveAll(filepath.Join(unitsDir, service+".d")))
 	u.run("systemd-sysusers", filepath.Join(u.deploy, "sysusers.d/rotatord.conf"))
 	for _, unit := range []string{service, "rotatord.socket"} {
@@ -81,6 +82,14 @@ func newUnitRig(t *testing.T) *unitRig {
 	u.sim = launchSimulator(t, u.dir, "--host", host)
 	u.configure()
 	return u
+}
+
+// throwAway ends a test that does not run in test/rig/systemd.
+func throwAway(t *testing.T) {
+	t.Helper()
+	if environment, err := os.ReadFile("/proc/1/environ"); err != nil || !strings.Contains(string(environment), "container=rig") {
+		t.Fatalf("this test changes the system that it runs on: run it in test/rig/systemd (%v)", err)
+	}
 }
 
 // configure writes configuration and policy, the secret for root only, and the first
@@ -195,9 +204,10 @@ func (u *unitRig) converged(b *certs.Bundle) {
 	u.t.Helper()
 	eventually(u.t, "convergence on "+b.Fingerprint().Short(), func() bool {
 		var s admin.Status
-		out, err := u.try("/usr/local/bin/rotatord", "status", "-o", "json")
+		out, err := u.try(u.program, "status", "-o", "json")
 		return err == nil && json.Unmarshal([]byte(out), &s) == nil && len(s.Assignments) == 1 &&
-			s.Assignments[0].State == "converged" && s.Assignments[0].Wanted.Fingerprint == b.Fingerprint().String()
+			s.Assignments[0].State == "converged" && s.Assignments[0].Wanted.Fingerprint == b.Fingerprint().String() &&
+			!slices.ContainsFunc(s.Assignments[0].Targets, func(t admin.Target) bool { return !t.Current })
 	})
 }
 
