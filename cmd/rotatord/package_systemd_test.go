@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -155,6 +156,9 @@ func TestPackageDeb(t *testing.T) {
 	}
 	if status, body := p.get("/readyz"); status != http.StatusOK {
 		t.Errorf("%d %s", status, body)
+	}
+	if _, metrics := p.get("/metrics"); !regexp.MustCompile(`rotatord_build_info\{go_version="go1[^"]+",revision="[0-9a-f]{40}",version="` + strings.TrimPrefix(version, "rotatord ") + `"\} 1`).MatchString(metrics) {
+		t.Error("the metrics do not say which build it is")
 	}
 	p.want("", "dpkg", "--verify", "rotatord")
 	p.want("root:rotatord 750\nroot:root 644\nroot:root 755\nroot:root 700\nrotatord:rotatord 700\nrotatord:rotatord 660",
