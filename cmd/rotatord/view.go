@@ -40,6 +40,9 @@ func (d *daemon) assignmentOf(id rotation.ID, r rotation.Record, now time.Time) 
 	if a.State == "" {
 		a.State = stateUnknown
 	}
+	if a.State != string(r.State) && r.State == rotation.StateConverged {
+		a.Reason = rotation.ReasonUnseen
+	}
 	wanted, ok := d.engine.Wanted(id, r)
 	if ok {
 		a.Wanted = bundleView(wanted.Info)

@@ -157,8 +157,12 @@ func watchesOnly(p *policy.Policy) bool {
 	return len(p.Targets) == 0 && len(p.Verify.Endpoints) == 0
 }
 
-// Standing says where an assignment stands: what its record says, or, where its policy
-// only watches, what can be told from the source.
+// ReasonUnseen is why a certificate whose record says converged is not: a bundle has come into force
+// since then.
+const ReasonUnseen = "another bundle is in force, and no look has begun to bring it to its targets"
+
+// Standing says where an assignment stands: what its record says, as long as that is about the bundle
+// in force, or, where its policy only watches, what can be told from the source.
 func (e *Engine) Standing(id ID, record Record, now time.Time) State {
 	state, _ := e.StandingUntil(id, record, now)
 	return state
@@ -168,8 +172,17 @@ func (e *Engine) Standing(id ID, record Record, now time.Time) State {
 // and policy stay as they are; zero for ever.
 func (e *Engine) StandingUntil(id ID, record Record, now time.Time) (State, time.Time) {
 	a := e.cfg.Assembly(id.Policy)
-	if a == nil || !watchesOnly(a.Policy) {
+	if a == nil {
 		return record.State, time.Time{}
+	}
+	if !watchesOnly(a.Policy) {
+		if record.State != StateConverged {
+			return record.State, time.Time{}
+		}
+		if o := observe(a, id, record, Request{}, now); o.unseen() {
+			return StateWaiting, time.Time{}
+		}
+		return StateConverged, time.Time{}
 	}
 	o := observe(a, id, record, Request{}, now)
 	state, _ := judge(&o, nil, now)

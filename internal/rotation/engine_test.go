@@ -554,6 +554,30 @@ func TestRecordRemembersTheLastBundles(t *testing.T) {
 	})
 }
 
+// TestNothingIsConvergedOnAnotherBundle: between a new bundle and the first look at it, nobody is told that
+// all is served.
+func TestNothingIsConvergedOnAnotherBundle(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		stands := func(when string, want State) {
+			t.Helper()
+			if got := w.engine().Standing(w.id, w.record(), time.Now()); got != want {
+				t.Errorf("%s: state %s, want %s", when, got, want)
+			}
+		}
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		stands("after the first rotation", StateConverged)
+		w.wanted = w.bundle(2)
+		stands("with a new bundle", StateWaiting)
+		w.drive(TriggerFile, time.Minute)
+		stands("after the second", StateConverged)
+		w.policy.Targets = nil
+		stands("without targets", StateConverged)
+		w.wanted = w.bundle(3)
+		stands("with a new bundle to be proven", StateWaiting)
+	})
+}
+
 func TestWatchedOnly(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.policy.Targets, w.policy.Verify.Endpoints = nil, nil

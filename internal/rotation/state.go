@@ -93,6 +93,17 @@ func (o *Observation) placed() bool {
 	return !slices.ContainsFunc(o.Targets, func(v View) bool { return !o.placedAt(&v) })
 }
 
+// unseen reports whether the record was written before the bundle came into force.
+func (o *Observation) unseen() bool {
+	if o.Wanted == nil {
+		return false
+	}
+	if len(o.Targets) == 0 {
+		return o.Record.Verified != o.wants() && o.Record.Proven != o.wants()
+	}
+	return slices.ContainsFunc(o.Targets, func(v View) bool { return o.target(v.Name).LookedFor != o.wants() })
+}
+
 // placedAt is placed for one target.
 func (o *Observation) placedAt(v *View) bool {
 	t := o.target(v.Name)
