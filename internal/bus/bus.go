@@ -93,6 +93,8 @@ type Bus struct {
 	servers string
 	// prepared is set when the streams were found or made.
 	prepared atomic.Bool
+	// unprepared is why the last attempt at that failed; nil before the first has ended.
+	unprepared atomic.Pointer[error]
 	// trouble is why the last attempt to connect failed; nil while connected.
 	trouble atomic.Pointer[error]
 	// told are the reasons that were logged since the connection was lost: each server of
@@ -288,6 +290,9 @@ func (b *Bus) Ready() error {
 		return b.notConnected()
 	}
 	if !b.prepared.Load() {
+		if why := b.unprepared.Load(); why != nil {
+			return fmt.Errorf("NATS streams are not ready: %w", *why)
+		}
 		return errors.New("NATS streams are not prepared yet")
 	}
 	if silence := b.silence.Load(); silence != nil {

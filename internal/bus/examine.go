@@ -32,6 +32,9 @@ func Examine(ctx context.Context, cfg Config) []Finding {
 		return append(e.found, Finding{Field: "url", Message: fmt.Sprintf("NATS (%s) cannot be used: %v", e.servers, err)})
 	}
 	defer e.conn.Close()
+	if err := outdated(e.conn.ConnectedServerVersion()); err != nil {
+		return append(e.found, Finding{Field: "url", Message: fmt.Sprintf("NATS (%s) cannot be used: %v", e.servers, err)})
+	}
 	e.permissions(ctx)
 	if !e.jetStream(ctx) {
 		return e.found

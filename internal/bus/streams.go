@@ -47,6 +47,7 @@ func (b *Bus) Prepare(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		b.unprepared.Store(&err)
 		reason := shortReason(err)
 		if times, tell := failure.Met(reason); tell {
 			b.log.Warn("nats streams are not ready; trying again", "times", times, "err", reason)
@@ -62,6 +63,9 @@ func (b *Bus) Prepare(ctx context.Context) error {
 func (b *Bus) prepareOnce(ctx context.Context) error {
 	if !b.Connected() {
 		return b.notConnected()
+	}
+	if err := outdated(b.conn.ConnectedServerVersion()); err != nil {
+		return err
 	}
 	for _, want := range []jetstream.StreamConfig{b.triggerConfig(), b.workConfig(), b.eventConfig()} {
 		err := b.prepareStream(ctx, want)
