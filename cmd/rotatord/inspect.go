@@ -16,6 +16,7 @@ import (
 
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/policy"
+	"github.com/rotatord/rotatord/internal/watcher"
 )
 
 // errInspectProblems ends an inspection that found problems, which were printed.
@@ -93,7 +94,11 @@ func inspect(paths []string, passwordFile string) (inspection, error) {
 	reader := certs.NewReader(password)
 	facts := make([]*certs.FileFacts, 0, len(files))
 	for _, file := range files {
-		facts = append(facts, reader.Read(file))
+		read := reader.Read(file)
+		if watcher.Overlooked(read) && !slices.Contains(paths, file) {
+			continue
+		}
+		facts = append(facts, read)
 	}
 	pairs, problems := certs.Assemble(facts)
 	found := inspection{Certificates: []inspectedPair{}, Problems: []inspectProblem{}}

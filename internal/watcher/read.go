@@ -45,18 +45,15 @@ func (s *scanner) read(paths []string) []*certs.FileFacts {
 
 // enter takes the facts of a file that was read.
 func (s *scanner) enter(path string, facts *certs.FileFacts) {
-	name := filepath.Base(path)
 	if len(facts.Problems) > 0 {
+		gone := false
 		switch facts.Problems[0].Reason {
 		case certs.Unreadable, certs.TooLarge, certs.SymlinkLoop:
 			s.lookAgain(path)
-			if !promisesPEM(name) || statusAt(unix.AT_FDCWD, path).kind == missing {
-				s.forget(path)
-				return
-			}
+			gone = statusAt(unix.AT_FDCWD, path).kind == missing
 		default: // the content is what is wrong
 		}
-		if !promisesPEM(name) && onlyNotPEM(facts.Problems) {
+		if gone || Overlooked(facts) {
 			s.forget(path)
 			return
 		}
@@ -69,6 +66,24 @@ func (s *scanner) enter(path string, facts *certs.FileFacts) {
 	}
 	delete(s.quarantined, path)
 	s.set.Put(facts)
+}
+
+// Overlooked reports whether a file means nothing to a directory source: what has no PEM in it,
+// or cannot be read, is a problem only where its name promises PEM.
+func Overlooked(facts *certs.FileFacts) bool {
+	name := filepath.Base(facts.Path)
+	if ignored(name) {
+		return true
+	}
+	if len(facts.Problems) == 0 || promisesPEM(name) {
+		return false
+	}
+	switch facts.Problems[0].Reason {
+	case certs.Unreadable, certs.TooLarge, certs.SymlinkLoop:
+		return true
+	default:
+		return onlyNotPEM(facts.Problems)
+	}
 }
 
 func onlyNotPEM(problems []certs.Problem) bool {
