@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"encoding/json"
 	"fmt"
@@ -51,7 +52,11 @@ func newBesideServers(t *testing.T) *besideServers {
 	u.run("install", "-m", "0644", filepath.Join(u.deploy, "polkit-1/rotatord.rules"), "/etc/polkit-1/rules.d/50-rotatord.rules")
 	u.file("/etc/rotatord/roots.pem", 0o644, string(u.ca.RootPEM()))
 	u.dropIn("roots", "Environment=SSL_CERT_FILE=/etc/rotatord/roots.pem")
-	t.Cleanup(func() { _, _ = u.try("systemctl", "stop", "haproxy.service", "nginx.service") })
+	t.Cleanup(func() {
+		after := &unitRig{rig: &rig{t: t}, ctx: context.Background()}
+		after.run("systemctl", "stop", "haproxy.service", "nginx.service")
+		after.run("rm", "-r", "/etc/rotatord/policies", letsencrypt)
+	})
 	return b
 }
 
