@@ -32,7 +32,7 @@ type example struct {
 // at what is served.
 func TestExamplesRotate(t *testing.T) {
 	names := map[string][]string{ // of what certbot and the like put on disk
-		"certbot-to-waf": {"shop.example.com", "www.example.com"}, "gateway-in-place": {"api.example.com"}, "gateway-new": {"api.example.com"},
+		"certbot-to-haproxy": {"shop.example.com"}, "certbot-to-waf": {"shop.example.com", "www.example.com"}, "gateway-in-place": {"api.example.com"}, "gateway-new": {"api.example.com"},
 		"haproxy-combined": {"lb.example.com"}, "letsencrypt-to-nginx": {"shop.example.com"}, "nats-triggered": {"api.example.com"},
 		"prove-only": {"intranet.example.com"}, "watch-only": {"service.example.com"}, "wildcard-to-all-hosts": {"*.example.com", "example.com"},
 	}
@@ -152,6 +152,10 @@ func (e *example) move() {
 			delete(file, "group")
 			set(file, "reload", map[string]any{"command": []string{e.script("reload", "date >> "+filepath.Join(e.dir, "reloads"))}})
 			addresses = []string{fileServer(e.t, filepath.Join(e.dir, "out"))}
+			if combined, ok := file["combined"].(string); ok {
+				path := filepath.Join(e.dir, "out", combined)
+				addresses = []string{pairServer(e.t, path, path)}
+			}
 		}
 	}
 	if e.proves {

@@ -15,14 +15,20 @@ import (
 	"github.com/rotatord/rotatord/internal/cloudsim"
 )
 
-// fileServer serves TLS with the pair that is in a directory at each handshake, as a
-// program does that was told to reload.
+// fileServer serves TLS with the pair that is in a directory.
 func fileServer(t *testing.T, dir string) (address string) {
+	t.Helper()
+	return pairServer(t, filepath.Join(dir, "fullchain.pem"), filepath.Join(dir, "privkey.pem"))
+}
+
+// pairServer serves TLS with what is in these files at each handshake, as a program does
+// that was told to reload.
+func pairServer(t *testing.T, fullChain, key string) (address string) {
 	t.Helper()
 	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "fullchain.pem"), filepath.Join(dir, "privkey.pem"))
+			pair, err := tls.LoadX509KeyPair(fullChain, key)
 			return &pair, err
 		},
 	})
