@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"strings"
 )
 
@@ -69,6 +70,19 @@ func ParsePEM(data, password []byte) (Contents, []Problem) {
 	return contents, problems
 }
 
+// Whoever may write a file that is watched must not keep this host's processors busy with it:
+// the work of reading a key grows with the cube of its length, and a megabyte of it takes hours.
+const (
+	// maxRSA is the longest RSA key, in bits: twice what TLS takes.
+	maxRSA = 16384
+	// maxKeyBlock is the longest block of a private key, in bytes: one of maxRSA has some 9,400
+	// of them, and a wrapping around it.
+	maxKeyBlock = 12 << 10
+	// maxEncrypted is how many encrypted keys of a file are opened, each of which may take
+	// seconds.
+	maxEncrypted = 8
+)
+
 // pemBlock is a decoded block; number counts BEGIN lines from 1.
 type pemBlock struct {
 	*pem.Block
@@ -97,6 +111,11 @@ func (b pemBlock) problem(reason Reason, detail string) *Problem {
 	return &Problem{Reason: reason, Block: b.number, Detail: detail}
 }
 
+// isEncrypted reports whether a password is needed for the block.
+func (b pemBlock) isEncrypted() bool {
+	return b.Type == "ENCRYPTED PRIVATE KEY" || b.kind() == kindKey && strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED")
+}
+
 // certificate parses the block and refuses what no peer of ours would verify.
 func (b pemBlock) certificate() (*x509.Certificate, *Problem) {
 	if b.Type == "TRUSTED CERTIFICATE" {
@@ -112,6 +131,9 @@ func (b pemBlock) certificate() (*x509.Certificate, *Problem) {
 	}
 	if key, ok := certificate.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() < 1024 {
 		return nil, b.problem(BadCertificate, "RSA key shorter than 1024 bits")
+	}
+	if key, ok := certificate.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
+		return nil, b.problem(BadCertificate, fmt.Sprintf("RSA key longer than %d bits", maxRSA))
 	}
 	if certificate.PublicKey == nil {
 		return nil, b.problem(BadCertificate, "public key algorithm is not supported")
@@ -130,15 +152,13 @@ func (b pemBlock) certificate() (*x509.Certificate, *Problem) {
 // of a parser may quote what it could not parse.
 func (b pemBlock) key(password []byte) (PrivateKey, *Problem) {
 	der := b.Bytes
-	label := b.Type
-	encrypted := false
+	label := strings.TrimPrefix(b.Type, "ENCRYPTED ")
+	encrypted := b.isEncrypted()
 	switch {
 	case b.Type == "DSA PRIVATE KEY":
 		return PrivateKey{}, b.problem(UnsupportedKey, "DSA keys are not supported")
-	case b.Type == "ENCRYPTED PRIVATE KEY":
-		encrypted, label = true, "PRIVATE KEY"
-	case strings.Contains(b.Headers["Proc-Type"], "ENCRYPTED"):
-		encrypted = true
+	case len(der) > maxKeyBlock:
+		return PrivateKey{}, b.problem(UnsupportedKey, fmt.Sprintf("the key has %d bytes; RSA keys of up to %d bits are supported", len(der), maxRSA))
 	}
 	if encrypted {
 		if len(password) == 0 {

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -74,6 +76,22 @@ func scan(data []byte) ([]pemBlock, []Problem) {
 	if start >= 0 {
 		fail(Truncated, "BEGIN "+label+" without a matching END")
 	}
+	return refuseMany(blocks, problems)
+}
+
+// refuseMany refuses the encrypted keys that are too many.
+func refuseMany(blocks []pemBlock, problems []Problem) ([]pemBlock, []Problem) {
+	encrypted := 0
+	blocks = slices.DeleteFunc(blocks, func(b pemBlock) bool {
+		if !b.isEncrypted() {
+			return false
+		}
+		if encrypted++; encrypted > maxEncrypted {
+			problems = append(problems, *b.problem(UnsupportedKey, fmt.Sprintf("more than %d encrypted keys in one file", maxEncrypted)))
+			return true
+		}
+		return false
+	})
 	return blocks, problems
 }
 
