@@ -52,6 +52,7 @@ func (t *Target) call(ctx context.Context, c huaweicloud.Call) error {
 const (
 	pageSize = 500 // the most that is allowed (reference 3.4)
 	maxPages = 1000
+	maxRows  = 100_000 // more than anybody has
 )
 
 // list reads all pages of a list.
@@ -67,6 +68,9 @@ func list[T any](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error
 			return nil, err
 		}
 		all = append(all, p.Rows...)
+		if len(all) > maxRows {
+			return nil, fail(providers.KindInvalid, c.Op, "there are more than %d", maxRows)
+		}
 		// A total of zero beside rows means that there is none.
 		if len(p.Rows) == 0 || len(all) >= int(p.Total) && (p.Total > 0 || len(p.Rows) < pageSize) {
 			break

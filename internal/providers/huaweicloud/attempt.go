@@ -262,12 +262,23 @@ func (j *job) lost() providers.Kind {
 	return providers.KindUnavailable
 }
 
+// maxParts bounds what becomes of an answer in memory: a byte of JSON can become a hundred. The
+// largest page that is asked for has some 10,000 objects.
+const maxParts = 250_000
+
 func (j *job) decode(body []byte) error {
 	if j.Out == nil {
 		return nil
 	}
 	if len(bytes.TrimSpace(body)) == 0 && !j.isRead() && !j.Creates {
 		return nil // 204 and the like
+	}
+	if bytes.Count(body, []byte("{"))+bytes.Count(body, []byte(",")) > maxParts {
+		e := j.fail(j.lost(), fmt.Sprintf("the answer has more than %d parts", maxParts), nil)
+		if j.isRead() {
+			e.Kind = providers.KindInvalid // it would have as many the next time
+		}
+		return e
 	}
 	if err := json.Unmarshal(body, j.Out); err != nil {
 		// Not err itself: it may quote the answer.

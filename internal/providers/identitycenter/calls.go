@@ -40,6 +40,7 @@ func (a *Application) call(ctx context.Context, c huaweicloud.Call) error {
 const (
 	pageSize = 100 // the most that is allowed (reference 5.2)
 	maxPages = 50
+	maxPage  = 1 << 20 // in bytes: some 10 kB for each, of which a PEM block has 2
 )
 
 // list returns all certificates, newest first.
@@ -55,10 +56,13 @@ func (a *Application) list(ctx context.Context) ([]certificate, error) {
 		}
 		err := a.call(ctx, huaweicloud.Call{
 			Operation: opListCertificates, Op: "list the certificates of application instance " + a.id,
-			Method: http.MethodGet, Path: a.path() + "/certificates", Query: query, Out: &p,
+			Method: http.MethodGet, Path: a.path() + "/certificates", Query: query, Out: &p, MaxAnswer: maxPage,
 		})
 		if err != nil {
 			return nil, err
+		}
+		if len(all)+len(p.Rows) > maxPages*pageSize {
+			return nil, fail(providers.KindInvalid, "list the certificates of application instance "+a.id, "there are more than %d", maxPages*pageSize)
 		}
 		fresh := false
 		for _, row := range p.Rows {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/rotatord/rotatord/internal/providers"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
@@ -73,8 +74,11 @@ func (t *Target) call(ctx context.Context, c huaweicloud.Call) error {
 	return t.client.Do(ctx, c)
 }
 
-// maxPages ends a list whose total never comes true.
-const maxPages = 1000
+// maxPages ends a list whose total never comes true, maxRows one that is longer than anybody's.
+const (
+	maxPages = 1000
+	maxRows  = 100_000
+)
 
 // list reads all pages of a list.
 func list[T any](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
@@ -90,6 +94,9 @@ func list[T any](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error
 			return nil, err
 		}
 		all = append(all, p.Items...)
+		if len(all) > maxRows {
+			return nil, fail(providers.KindInvalid, c.Op, "there are more than %d", maxRows)
+		}
 		// A total of zero beside a full page means that there is none.
 		if len(p.Items) == 0 || len(all) >= int(p.Total) && (p.Total > 0 || len(p.Items) < size) {
 			break
