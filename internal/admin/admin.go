@@ -2,7 +2,7 @@
 // HTTP listener with status page, read API, metrics and health, which is read-only, and the
 // control socket.
 //
-// It may import golang.org/x/net/netutil, golang.org/x/sys, the Prometheus exporter toolkit and the standard library; what is true it is told by
+// It may import golang.org/x/sys, the Prometheus exporter toolkit and the standard library; what is true it is told by
 // functions, and what is asked of it, it hands on to functions and handlers.
 //
 // Invariants: nothing can be changed over the HTTP listener, and nothing asked over it calls a
@@ -23,7 +23,6 @@ import (
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
-	"golang.org/x/net/netutil"
 )
 
 // Config is what the listener serves.
@@ -61,8 +60,10 @@ const (
 	requestWait = 30 * time.Second
 	idleWait    = 2 * time.Minute
 	maxHeader   = 16 << 10
-	// maxConnections bounds what those cost who read their answer slowly, or ask for nothing.
+	// maxConnections bounds what those cost who read their answer slowly, or ask for nothing,
+	// maxStreams how much one connection of HTTP/2 may ask for at once.
 	maxConnections = 256
+	maxStreams     = 32
 	shutdownWait   = 5 * time.Second
 	readWait       = 100 * time.Millisecond
 )
@@ -84,17 +85,19 @@ func Listen(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen for HTTP: %w", err)
 	}
-	listener = netutil.LimitListener(listener, maxConnections)
+	admitted := newCrowd(listener, maxConnections)
 	server := &http.Server{
-		Handler:           Handler(cfg),
+		Handler:           atHome(Handler(cfg), cfg, listener.Addr()),
+		ConnState:         admitted.note,
 		ReadHeaderTimeout: headerWait,
 		ReadTimeout:       cmp.Or(cfg.requestWait, requestWait),
 		WriteTimeout:      cmp.Or(cfg.requestWait, requestWait),
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{MaxConcurrentStreams: maxStreams, WriteByteTimeout: eventWait},
 		ErrorLog:          slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
 	}
-	return &Server{listener, server, serving(server, listener, cfg)}, nil
+	return &Server{admitted, server, serving(server, admitted, cfg)}, nil
 }
 
 // serving says how a server answers.

@@ -131,38 +131,3 @@ func TestSlowClientIsCutOff(t *testing.T) {
 		t.Errorf("the slow connection was not closed: %v", err)
 	}
 }
-
-// TestConnectionsAreBounded: whoever opens more connections than are let in waits, until one of
-// those ends; nobody is refused for good.
-func TestConnectionsAreBounded(t *testing.T) {
-	url := serve(t, Config{Ready: func() []Component { return nil }, Alive: func() error { return nil }})
-	address := strings.TrimPrefix(url, "http://")
-	var idle []net.Conn
-	for range maxConnections {
-		c, err := net.Dial("tcp", address)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		idle = append(idle, c)
-	}
-	answered := make(chan int, 1)
-	go func() {
-		r, err := http.Get(url + "/livez")
-		if err != nil {
-			answered <- 0
-			return
-		}
-		_ = r.Body.Close()
-		answered <- r.StatusCode
-	}()
-	select {
-	case status := <-answered:
-		t.Errorf("one more was answered with %d", status)
-	case <-time.After(200 * time.Millisecond): // that it is not answered shows in time only
-	}
-	_ = idle[7].Close()
-	if status := <-answered; status != http.StatusOK {
-		t.Errorf("status %d when there was room again", status)
-	}
-}

@@ -82,8 +82,10 @@ func ListenSocket(path string, control Control, log *slog.Logger) (*Socket, erro
 		return nil, fmt.Errorf("listen on the control socket: %w", err)
 	}
 	streaming, stop := context.WithCancel(context.Background())
-	return &Socket{listener, &http.Server{
-		Handler: control.handler(streaming, log), ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: answerWait + requestWait,
+	admitted := newCrowd(listener, maxConnections)
+	return &Socket{admitted, &http.Server{
+		ConnState: admitted.note,
+		Handler:   control.handler(streaming, log), ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: answerWait + requestWait,
 		IdleTimeout: idleWait, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: withPeer,
 	}, stop}, nil

@@ -24,6 +24,9 @@ func peerOf(ctx context.Context) Actor {
 }
 
 func peer(c net.Conn) Actor {
+	if m, ok := c.(*member); ok {
+		c = m.Conn
+	}
 	conn, ok := c.(*net.UnixConn)
 	if !ok {
 		return ""

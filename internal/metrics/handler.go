@@ -15,8 +15,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// maxScrapes bounds how many answers are worked out at once.
-const maxScrapes = 4
+const (
+	// maxScrapes bounds how many answers are worked out at once.
+	maxScrapes = 4
+	// placeWait is how long somebody waits for his turn: those who ask too often must not keep
+	// a scraper out that asks twice a minute.
+	placeWait = 5 * time.Second
+)
 
 // Handler answers scrapes: what lives is gathered and written by the Prometheus library, in
 // the format that it chooses for the scraper, and what assignments have is added as it lies
@@ -72,7 +77,7 @@ func (s *scrapes) send(w http.ResponseWriter, r *http.Request, of *stream) {
 		of.send(w, r)
 		return
 	}
-	if !occupy(s.plainPlaces) {
+	if !occupy(r, s.plainPlaces) {
 		busy(w)
 		return
 	}
@@ -84,7 +89,7 @@ func (s *scrapes) send(w http.ResponseWriter, r *http.Request, of *stream) {
 // answer works an answer out, nil where it has to be the library's. It takes a place, if one
 // is free, and who reads the answer slowly holds none.
 func (s *scrapes) answer(r *http.Request) (of *stream, header http.Header, free bool) {
-	if !occupy(s.places) {
+	if !occupy(r, s.places) {
 		return nil, nil, false
 	}
 	defer vacate(s.places)
@@ -99,7 +104,7 @@ func (s *scrapes) answer(r *http.Request) (of *stream, header http.Header, free 
 
 // plain has the library answer.
 func (s *scrapes) plain(w http.ResponseWriter, r *http.Request) {
-	if !occupy(s.plainPlaces) {
+	if !occupy(r, s.plainPlaces) {
 		busy(w)
 		return
 	}
@@ -111,13 +116,17 @@ func busy(w http.ResponseWriter) {
 	http.Error(w, "Limit of concurrent requests reached ("+strconv.Itoa(maxScrapes)+"), try again later.", http.StatusServiceUnavailable)
 }
 
-func occupy(places chan struct{}) bool {
+// occupy takes a place, in the order in which they came who want one.
+func occupy(r *http.Request, places chan struct{}) bool {
+	wait := time.NewTimer(placeWait)
+	defer wait.Stop()
 	select {
 	case places <- struct{}{}:
 		return true
-	default:
-		return false
+	case <-wait.C:
+	case <-r.Context().Done():
 	}
+	return false
 }
 
 func vacate(places chan struct{}) { <-places }
