@@ -327,10 +327,10 @@ func (b *Bus) Replicas() int { return max(b.cfg.Replicas, 1) }
 // ListenURL is where the embedded server's listener accepts publishers; empty where
 // there is none.
 func (b *Bus) ListenURL() string {
-	if b.server == nil || b.cfg.Listener == nil {
+	if b.store == nil || b.store.door == nil {
 		return ""
 	}
-	return b.server.ClientURL()
+	return "nats://" + b.store.door.Addr().String()
 }
 
 // Close sends what is buffered, closes the connection and stops the embedded server.

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -33,6 +35,16 @@ const (
 	internalUser = "rotatord-internal"
 	// localUser is anybody who comes in over the listener without a name.
 	localUser = "local"
+
+	// What those who come in over the listener may have together, and each of them: without
+	// bounds one of them could have this process hold as much memory as there is.
+	maxLocals        = 64
+	maxSubscriptions = 16
+	maxPayload       = 2 * maxTrigger // what is over maxTrigger the stream refuses in words
+	// silence is after which time somebody who says nothing is asked whether he is still there,
+	// and writeWait how long he may take to read.
+	silence   = 20 * time.Second
+	writeWait = 5 * time.Second
 )
 
 // embedded is the server in this process, with somebody to look after its store: a stream
@@ -54,8 +66,8 @@ type embedded struct {
 	// running is nil while trouble keeps the server from it.
 	running *server.Server
 	trouble error
-	// port is the listener's, as the first server chose it; 0 for none.
-	port int
+	// door is the listener, which stays while servers come and go; nil for none.
+	door *door
 }
 
 // startEmbedded starts the server and returns the options for connecting to it inside the
@@ -64,15 +76,23 @@ type embedded struct {
 func (b *Bus) startEmbedded() ([]nats.Option, error) {
 	password := rand.Text()
 	e := &embedded{dir: b.cfg.StoreDir, log: b.log, options: func() (*server.Options, error) { return b.serverOptions(password) }}
+	if err := e.listen(b.cfg.Listener); err != nil {
+		return nil, err
+	}
 	s, err := e.start()
 	if err != nil {
 		if !IsPassing(err) {
+			e.lock()
 			return nil, err
 		}
 		e.down(err)
 		if s, err = e.newServer(); err != nil { // it stands for the one to come, and is not started
+			e.lock()
 			return nil, err
 		}
+	}
+	if e.door != nil {
+		e.door.serve()
 	}
 	b.server, b.store = s, e
 	ctx, cancel := context.WithCancel(context.Background())
@@ -97,7 +117,27 @@ func (e *embedded) InProcessConn() (net.Conn, error) {
 	return e.running.InProcessConn()
 }
 
+// listen binds the listener, if there is to be one.
+func (e *embedded) listen(l *Listener) (err error) {
+	if l == nil {
+		return nil
+	}
+	port := cmp.Or(l.Port, server.DEFAULT_PORT)
+	if e.door, err = openDoor(net.JoinHostPort(l.Host, strconv.Itoa(max(0, port))), e.InProcessConn); err != nil {
+		return fmt.Errorf("listen for local publishers: %w", err)
+	}
+	return nil
+}
+
+// lock closes the listener.
+func (e *embedded) lock() {
+	if e.door != nil {
+		e.door.close()
+	}
+}
+
 func (e *embedded) close() {
+	e.lock()
 	e.stop()
 	e.stopped.Wait()
 	e.down(errors.New("the embedded NATS server is stopped"))
@@ -228,9 +268,6 @@ func (e *embedded) start() (*server.Server, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.running, e.trouble = s, nil
-	if address, ok := s.Addr().(*net.TCPAddr); ok {
-		e.port = address.Port
-	}
 	return s, nil
 }
 
@@ -362,9 +399,6 @@ func (e *embedded) newServer() (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure the embedded NATS server: %w", err)
 	}
-	if e.port != 0 {
-		options.Port = e.port
-	}
 	s, err := server.NewServer(options)
 	if err != nil {
 		return nil, fmt.Errorf("configure the embedded NATS server: %w", err)
@@ -392,11 +426,11 @@ func (e *embedded) serve() (*server.Server, error) {
 // listener is in the second, which has no streams and sees of the first only what is
 // shared; permissions alone would not do, since the server's answer to a trigger goes
 // wherever the sender's reply subject says, be it the work queue.
-const accounts = `accounts: {rotatord: {jetstream: enabled}, local: {}}`
+const accounts = `accounts: {rotatord: {jetstream: enabled}, local: {limits: {max_connections: %d, max_subscriptions: %d, max_payload: %d}}}`
 
 func (b *Bus) serverOptions(password string) (*server.Options, error) {
 	o := &server.Options{}
-	if err := o.ProcessConfigString(accounts); err != nil {
+	if err := o.ProcessConfigString(fmt.Sprintf(accounts, maxLocals, maxSubscriptions, maxPayload)); err != nil {
 		return nil, err
 	}
 	own, local := accountNamed(o, "rotatord"), accountNamed(o, "local")
@@ -408,13 +442,13 @@ func (b *Bus) serverOptions(password string) (*server.Options, error) {
 	o.JetStreamMaxStore = noLimit
 	o.SyncAlways = true
 	o.NoSigs = true
-	o.DontListen = b.cfg.Listener == nil
+	o.DontListen = true // who comes from outside comes through our own door
 	o.Users = []*server.User{{Username: internalUser, Password: password, Account: own}}
 	l := b.cfg.Listener
 	if l == nil {
 		return o, nil
 	}
-	o.Host, o.Port = l.Host, l.Port
+	o.Host, o.PingInterval, o.WriteDeadline = l.Host, silence, writeWait
 	publisher := &server.User{Username: l.User, Password: l.Password, Account: local, Permissions: b.publisherPermissions()}
 	if l.User == "" {
 		publisher.Username, publisher.Password = localUser, rand.Text()
@@ -481,18 +515,51 @@ func waitReady(s *server.Server, logger *serverLogger) error {
 type serverLogger struct {
 	log   *slog.Logger
 	fatal chan string
+
+	mu sync.Mutex
+	// said are the lines since the time begun.
+	begun time.Time
+	said  int
+}
+
+const (
+	// maxSaid is how many lines a minute are shown of what a client can have the server say.
+	maxSaid    = 20
+	saidPeriod = time.Minute
+)
+
+// level is that of a line, unless there are too many: whoever can reach the listener could
+// fill the disk with them.
+func (l *serverLogger) level(of slog.Level) slog.Level {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now := time.Now(); now.Sub(l.begun) > saidPeriod {
+		l.begun, l.said = now, 0
+	}
+	switch l.said++; {
+	case l.said == maxSaid+1:
+		l.log.Warn("the NATS server complains a lot; more of it is shown with debug logging", "times", maxSaid, "period", saidPeriod)
+		fallthrough
+	case l.said > maxSaid:
+		return slog.LevelDebug
+	}
+	return of
+}
+
+func (l *serverLogger) say(level slog.Level, format string, v ...any) {
+	l.log.Log(context.Background(), l.level(level), fmt.Sprintf(format, v...))
 }
 
 func (l *serverLogger) Noticef(format string, v ...any) { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLogger) Debugf(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
 func (l *serverLogger) Tracef(format string, v ...any)  { l.log.Debug(fmt.Sprintf(format, v...)) }
-func (l *serverLogger) Errorf(format string, v ...any)  { l.log.Warn(fmt.Sprintf(format, v...)) }
+func (l *serverLogger) Errorf(format string, v ...any)  { l.say(slog.LevelWarn, format, v...) }
 
 func (l *serverLogger) Warnf(format string, v ...any) {
 	// Passwords that are in this process's memory only are not in a file for anybody to
 	// read, which is what the server warns of.
 	if !strings.HasPrefix(format, "Plaintext passwords detected") {
-		l.log.Info(fmt.Sprintf(format, v...))
+		l.say(slog.LevelInfo, format, v...)
 	}
 }
 

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"reflect"
+	"strings"
 	"testing"
 	"unicode/utf8"
 )
@@ -27,6 +28,24 @@ func FuzzTrigger(f *testing.F) {
 		}
 		if got.Subject != subject || len(got.Reason) > 200 || !utf8.ValidString(got.Reason) || !utf8.ValidString(got.Certificate) {
 			t.Errorf("it is %+v", got)
+		}
+	})
+}
+
+// FuzzSubject: a subject of the work queue that can be read is one that we write, and who is said to
+// ask is said in few words.
+func FuzzSubject(f *testing.F) {
+	f.Add("rotatord.work.any.shop.a=2Eexample=2Ecom", "_R_.x", `{"acc":"A","user":"ada"}`)
+	f.Add("rotatord.work.=.=.=", "_INBOX.x", `{"acc":1}`)
+	f.Add("rotatord.work.any.=FF.=zz", "_R_.", `{"acc":"`+strings.Repeat("x", 1000)+`"}`)
+	n := names{"rotatord"}
+	f.Fuzz(func(t *testing.T, subject, reply, info string) {
+		if id, err := n.parseWork(subject); err == nil && !strings.HasSuffix(subject, "."+id.token()) {
+			t.Errorf("%s is read as %+v, which is written as %s", subject, id, id.token())
+		}
+		by := askerOf(reply, info)
+		if len(by.Account) > maxAsker || len(by.User) > maxAsker || !strings.HasPrefix(reply, importedReply) && by != (Asker{}) {
+			t.Errorf("%+v asks", by)
 		}
 	})
 }
