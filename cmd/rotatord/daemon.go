@@ -83,6 +83,8 @@ type daemon struct {
 	// over the configuration.
 	logLevel  *slog.LevelVar
 	levelFlag bool
+	// profiles says that the control socket serves profiles of the process.
+	profiles bool
 	// running ends with the daemon, group is everything that runs in it; set by Run.
 	running context.Context
 	group   *errgroup.Group
@@ -194,6 +196,9 @@ func (d *daemon) serveSocket(ctx context.Context) error {
 		if err := d.listenSocket(); err != nil {
 			return err
 		}
+	}
+	if d.profiles {
+		d.socket.ServeProfiles()
 	}
 	err := d.socket.Serve(ctx)
 	if err != nil {

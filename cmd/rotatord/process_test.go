@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -291,6 +292,31 @@ func launchHeldWith(t *testing.T, prepare func(*exec.Cmd), operation, phase stri
 	p := launchWith(t, prepare, "run", "--config", filepath.Join(r.dir, "rotatord.yaml"))
 	sim.awaitHeld()
 	return r, sim, p
+}
+
+// TestProfilesOfARunningDaemon: with --pprof the socket has them, without it nobody has.
+func TestProfilesOfARunningDaemon(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		flags []string
+		want  int
+	}{{nil, http.StatusNotFound}, {[]string{"--pprof"}, http.StatusOK}} {
+		r := newRig(t, host)
+		r.policy("shop", host, "")
+		r.issue("shop", host)
+		p := launch(t, append([]string{"run", "--config", filepath.Join(r.dir, "rotatord.yaml")}, c.flags...)...)
+		p.log.waitMessage("converged: every target serves the bundle")
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(r.dir, "state", "rotatord.sock"))
+		}}}
+		response, err := client.Get("http://rotatord/debug/pprof/heap")
+		must(t, err)
+		if _, err := io.Copy(io.Discard, response.Body); err != nil || response.StatusCode != c.want {
+			t.Errorf("%q: %s, %v; want %d", c.flags, response.Status, err, c.want)
+		}
+		must(t, response.Body.Close())
+		endWell(t, p)
+	}
 }
 
 func TestPortInUse(t *testing.T) {

@@ -15,17 +15,20 @@ import (
 )
 
 func newRunCommand(g *globals) *cobra.Command {
-	return &cobra.Command{
+	profiles := false
+	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the daemon",
 		Long: "Run watches, rotates and proves until it is told to stop by SIGTERM or SIGINT; it then finishes the steps in\n" +
 			"flight. A second signal ends it at once, which is safe. Exit code 78 means that the configuration is bad.",
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd.Context(), cmd, g) },
+		RunE: func(cmd *cobra.Command, _ []string) error { return runDaemon(cmd.Context(), cmd, g, profiles) },
 	}
+	cmd.Flags().BoolVar(&profiles, "pprof", false, "serve profiles of the process on the control socket, below /debug/pprof/")
+	return cmd
 }
 
-func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) (err error) {
+func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals, profiles bool) (err error) {
 	notify, err := newNotifier()
 	if err != nil {
 		return err
@@ -48,6 +51,7 @@ func runDaemon(ctx context.Context, cmd *cobra.Command, g *globals) (err error) 
 	if err != nil {
 		return err
 	}
+	d.profiles = profiles
 	if notify != nil {
 		notify.log, d.notify = log, notify
 	}

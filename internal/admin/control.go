@@ -10,10 +10,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -62,6 +64,8 @@ type Socket struct {
 	http     *http.Server
 	// stop ends the streams, which would never end by themselves.
 	stop context.CancelFunc
+	// profiles says that profiles of the process are served too.
+	profiles *atomic.Bool
 }
 
 // ListenSocket binds the socket, mode 0660, in place of one that a process which is no more
@@ -83,12 +87,32 @@ func ListenSocket(path string, control Control, log *slog.Logger) (*Socket, erro
 	}
 	streaming, stop := context.WithCancel(context.Background())
 	admitted := newCrowd(listener, maxConnections)
+	profiles := &atomic.Bool{}
 	return &Socket{admitted, &http.Server{
 		ConnState: admitted.note,
-		Handler:   control.handler(streaming, log), ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: answerWait + requestWait,
+		Handler:   control.handler(streaming, profiles, log), ReadHeaderTimeout: headerWait, ReadTimeout: requestWait, WriteTimeout: answerWait + requestWait,
 		IdleTimeout: idleWait, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 		ConnContext: withPeer,
-	}, stop}, nil
+	}, stop, profiles}, nil
+}
+
+// ServeProfiles serves the profiles of net/http/pprof below /debug/pprof/ from now on: whoever may rotate may
+// see where time and memory go.
+func (s *Socket) ServeProfiles() { s.profiles.Store(true) }
+
+// profiling serves profiles once they are on. The command line is not among them.
+func profiling(on *atomic.Bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !on.Load() {
+			answer(w, http.StatusNotFound, problemJSON{"profiles are served by a daemon that was started with run --pprof"})
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
 }
 
 // removeSocket removes a socket that nobody answers on, and nothing else.
@@ -133,8 +157,9 @@ func (s *Socket) Close() error {
 	return s.listener.Close()
 }
 
-func (c Control) handler(streaming context.Context, log *slog.Logger) http.Handler {
+func (c Control) handler(streaming context.Context, profiles *atomic.Bool, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
+	mux.Handle("/debug/pprof/", profiling(profiles))
 	for name, verb := range c {
 		method := http.MethodGet
 		if verb.Changes {

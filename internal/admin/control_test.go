@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/user"
 	"path/filepath"
@@ -189,6 +190,30 @@ func leave(t *testing.T, path string) {
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	_ = l.Close()
+}
+
+// TestProfiles: nobody gets them unless the daemon was told to serve them.
+func TestProfiles(t *testing.T) {
+	s, err := ListenSocket(filepath.Join(t.TempDir(), "s.sock"), Control{}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	fetch := func(name string) (int, string) {
+		w := httptest.NewRecorder()
+		s.http.Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/debug/pprof/"+name, http.NoBody))
+		return w.Code, w.Body.String()
+	}
+	if code, body := fetch("heap"); code != http.StatusNotFound || !strings.Contains(body, "run --pprof") {
+		t.Errorf("off: %d %s", code, body)
+	}
+	s.ServeProfiles()
+	if code, body := fetch("goroutine?debug=1"); code != http.StatusOK || !strings.Contains(body, "goroutine profile: total") {
+		t.Errorf("on: %d %s", code, body)
+	}
+	if code, body := fetch("cmdline"); code != http.StatusNotFound {
+		t.Errorf("the command line: %d %s", code, body)
+	}
 }
 
 func TestListenSocket(t *testing.T) {

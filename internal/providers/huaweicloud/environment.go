@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -126,7 +127,7 @@ func readProfile(path string) (settings, error) {
 // readPrivate reads a file that nobody else can read or change: what everybody may use
 // is no secret.
 func readPrivate(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0) // of a pipe nobody writes to, too
 	if err != nil {
 		return nil, err
 	}
@@ -136,8 +137,8 @@ func readPrivate(path string) ([]byte, error) {
 		return nil, err
 	}
 	switch mode := info.Mode().Perm(); {
-	case info.IsDir():
-		return nil, fmt.Errorf("%s is a directory", path)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s is no file", path)
 	case mode&0o007 != 0:
 		return nil, fmt.Errorf("%s has mode %#o: others may use it; chmod it to 0600", path, mode)
 	case mode&0o020 != 0:

@@ -80,7 +80,7 @@ func TestEnvironmentRefused(t *testing.T) {
 		"OIDC's token":   {[]string{envIDPFile, "i"}, "OpenID Connect is not supported"},
 		"pod":            {[]string{"HOME", none, envPodURI, "http://x"}, "pod identity is not supported"},
 		"named, missing": {[]string{envFile, none + "/x", envPodURI, "http://x"}, "no such file"},
-		"directory":      {[]string{envFile, none}, "is a directory"},
+		"directory":      {[]string{envFile, none}, "is no file"},
 		"others read":    {[]string{envFile, profile(t, twoSections, 0o644)}, "others may use it; chmod it to 0600"},
 		"group writes":   {[]string{envFile, profile(t, twoSections, 0o660)}, "its group may change it"},
 		"too long":       {[]string{envFile, profile(t, strings.Repeat("#", maxProfile+1), 0o600)}, "is longer than"},
