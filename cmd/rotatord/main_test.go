@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"os"
 	"testing"
 	"time"
@@ -17,7 +18,14 @@ var commands = map[string]func(){
 	"rotatord": func() { os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr)) },
 }
 
-func TestMain(m *testing.M) { testscript.Main(m, commands) }
+func TestMain(m *testing.M) {
+	// Most tests here wait, for a daemon, an edge or a disk: more of them at once than there are
+	// cores. -parallel says otherwise.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	testscript.Main(m, commands)
+}
 
 // TestScripts runs the commands as a user types them; see testdata/script.
 func TestScripts(t *testing.T) {
