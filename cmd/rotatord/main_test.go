@@ -19,9 +19,9 @@ var commands = map[string]func(){
 }
 
 func TestMain(m *testing.M) {
-	// Most tests here wait, for a daemon, an edge or a disk: more of them at once than there are
-	// cores. -parallel says otherwise.
-	if err := flag.Set("test.parallel", "8"); err != nil {
+	// Most tests here wait, for a daemon, an edge or a disk: some more of them at once than there
+	// are cores. -parallel says otherwise.
+	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}
 	testscript.Main(m, commands)

@@ -51,8 +51,12 @@ func TestSiteShowsARotation(t *testing.T) {
 		}
 	}
 
-	page := sitePage(t, base+"/assignments/shop/"+host)
-	for _, text := range []string{second.Fingerprint().String(), "Timeline", "<strong>converged</strong>", "trigger file", "<bdi>test intermediate</bdi>", "serves it", "shows it"} {
+	page := ""
+	eventually(t, "the events of the rotation, which follow its record", func() bool {
+		page = sitePage(t, base+"/assignments/shop/"+host)
+		return strings.Contains(page, "trigger file")
+	})
+	for _, text := range []string{second.Fingerprint().String(), "Timeline", "<strong>converged</strong>", "<bdi>test intermediate</bdi>", "serves it", "shows it"} {
 		if !strings.Contains(page, text) {
 			t.Errorf("the page of the assignment does not show %q:\n%s", text, page)
 		}

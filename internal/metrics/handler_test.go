@@ -230,8 +230,9 @@ func TestOnlyWhatChangedIsEncoded(t *testing.T) {
 			b.answer(formatText, nil, noon)
 			now := encoded()
 			maps.DeleteFunc(now, func(e *[families]piece, _ bool) bool { return before[e] })
-			// A cut may come or go with what changed, and where none is for long, one is made.
-			if len(now) == 0 || len(now) > 4 {
+			// A cut may come or go with what changed, and where none is for long, one is made. Who goes
+			// may have been a block alone.
+			if len(now) == 0 && name != "gone" || len(now) > 4 {
 				t.Errorf("%s at %d: %d blocks were encoded of %d", name, at, len(now), len(before))
 			}
 		}
