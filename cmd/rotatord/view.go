@@ -40,8 +40,14 @@ func (d *daemon) assignmentOf(id rotation.ID, r rotation.Record, now time.Time) 
 	if a.State == "" {
 		a.State = stateUnknown
 	}
-	if a.State != string(r.State) && r.State == rotation.StateConverged {
-		a.Reason = rotation.ReasonUnseen
+	if r.State == rotation.StateConverged {
+		switch rotation.State(a.State) {
+		case rotation.StateWaiting:
+			a.Reason = rotation.ReasonUnseen
+		case rotation.StateRotating:
+			a.Since = r.Intent.At
+		default:
+		}
 	}
 	wanted, ok := d.engine.Wanted(id, r)
 	if ok {

@@ -182,6 +182,9 @@ func (e *Engine) StandingUntil(id ID, record Record, now time.Time) (State, time
 		if o := observe(a, id, record, Request{}, now); o.unseen() {
 			return StateWaiting, time.Time{}
 		}
+		if record.replaces() {
+			return StateRotating, time.Time{}
+		}
 		return StateConverged, time.Time{}
 	}
 	o := observe(a, id, record, Request{}, now)

@@ -578,6 +578,31 @@ func TestNothingIsConvergedOnAnotherBundle(t *testing.T) {
 	})
 }
 
+// TestNothingIsConvergedUntilItIsServed: while a target is being brought another bundle, whatever the
+// outside is asked, nobody is told that it serves it.
+func TestNothingIsConvergedUntilItIsServed(t *testing.T) {
+	inWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.wanted = w.bundle(2)
+		during := map[State]int{}
+		w.fault = func(string, bool) error {
+			if !w.boundTo("shop.example.com", 2) || !w.boundTo("www.example.com", 2) {
+				during[w.engine().Standing(w.id, w.record(), time.Now())]++
+			}
+			return nil
+		}
+		w.drive(TriggerFile, time.Minute)
+		w.fault = nil
+		if got := w.engine().Standing(w.id, w.record(), time.Now()); got != StateConverged {
+			t.Errorf("in the end it is %s", got)
+		}
+		if during[StateConverged] > 0 || during[StateRotating] == 0 {
+			t.Errorf("before it was served it was %v", during)
+		}
+	})
+}
+
 func TestWatchedOnly(t *testing.T) {
 	inWorld(t, func(t *testing.T, w *world) {
 		w.policy.Targets, w.policy.Verify.Endpoints = nil, nil

@@ -104,6 +104,12 @@ func (o *Observation) unseen() bool {
 	return slices.ContainsFunc(o.Targets, func(v View) bool { return o.target(v.Name).LookedFor != o.wants() })
 }
 
+// replaces reports whether a target is being brought another bundle, or the same once more, by a step
+// that was begun and of which no end is recorded.
+func (r *Record) replaces() bool {
+	return r.Intent != nil && (r.Intent.Step == StepStage || r.Intent.Step == StepActivate)
+}
+
 // placedAt is placed for one target.
 func (o *Observation) placedAt(v *View) bool {
 	t := o.target(v.Name)
