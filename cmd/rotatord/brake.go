@@ -71,7 +71,7 @@ func (b *brake) ask(id rotation.ID) string {
 	if b.changed[id] {
 		return ""
 	}
-	const how = "; confirm it (rotatord rotate --confirm, or a trigger with {\"confirm\": true}), or take it back"
+	const how = "; confirm it (rotatord rotate POLICY --confirm, or a trigger with {\"confirm\": true}), or take it back"
 	n, share := len(b.changed), float64(b.limits.MaxShare)/100*float64(b.total)
 	switch {
 	case n >= *b.limits.MaxPerHour:

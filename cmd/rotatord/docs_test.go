@@ -127,9 +127,16 @@ func TestReadmeCommandsAreThoseOfCI(t *testing.T) {
 	}
 }
 
+// otherBlock is one that is none of ours: fenced by tildes, or a command that is indented.
+var otherBlock = regexp.MustCompile(`(?m)^( *~~~| {4,}(\$ |rotatord |systemctl |dpkg )).*$`)
+
 func TestBlocksOfThePages(t *testing.T) {
 	pages, names := pagesOfTheRepository(t)
 	for _, name := range names {
+		outside := regexp.MustCompile("(?ms)^ *```.*?^ *```$").ReplaceAllString(pages[name], "")
+		if line := otherBlock.FindString(outside); line != "" {
+			t.Errorf("%s: %q is a block that is not executed: write ```", name, line)
+		}
 		fences, err := fencesOf(name, pages[name])
 		must(t, err)
 		for _, f := range fences {
@@ -143,6 +150,23 @@ func TestBlocksOfThePages(t *testing.T) {
 			if f.language == "text" && commandLine.MatchString(f.text) {
 				t.Errorf("%s: a command in a block that is not executed", f.at())
 			}
+		}
+	}
+}
+
+// readOnly are the pages to be read in order on which there is nothing to be done, or that would need
+// hosts which are not there.
+var readOnly = []string{"docs/concepts.md", "docs/several-hosts.md"}
+
+// TestPagesAreDone: what is to be read in order has commands that the read-through executes.
+func TestPagesAreDone(t *testing.T) {
+	pages, _ := pagesOfTheRepository(t)
+	for _, name := range readingOrder(pages["docs/README.md"]) {
+		fences, err := fencesOf(name, pages[name])
+		must(t, err)
+		executed := slices.ContainsFunc(fences, func(f fence) bool { return f.language == "sh" || f.language == "console" })
+		if executed == slices.Contains(readOnly, name) {
+			t.Errorf("%s has commands: %t", name, executed)
 		}
 	}
 }
@@ -275,5 +299,86 @@ func TestIndexOfThePages(t *testing.T) {
 		if !strings.Contains(index, "]("+below+")") {
 			t.Errorf("docs/README.md does not lead to %s", below)
 		}
+	}
+}
+
+var (
+	inlineCommand = regexp.MustCompile("`(rotatord [^`]+)`")
+	seriesName    = regexp.MustCompile(`\brotatord_[a-z0-9_]+`)
+	seriesSuffix  = regexp.MustCompile(`_(bucket|sum|count)$`)
+)
+
+// notCommands are messages of the log, notSeries a bucket of NATS: they are called alike.
+var (
+	notCommands = []string{"rotatord started"}
+	notSeries   = []string{"rotatord_journal"}
+)
+
+// TestCommandsOfThePages: commands that stand within a sentence are executed by nobody, but they are
+// there, with the arguments and flags that the sentence gives them.
+func TestCommandsOfThePages(t *testing.T) {
+	pages, names := pagesOfTheRepository(t)
+	read := 0
+	for _, name := range names {
+		for _, m := range inlineCommand.FindAllStringSubmatch(pages[name], -1) {
+			if slices.Contains(notCommands, m[1]) {
+				continue
+			}
+			read++
+			if err := parses(strings.Fields(m[1])[1:]); err != nil {
+				t.Errorf("%s has `%s`: %v", name, m[1], err)
+			}
+		}
+	}
+	if read < 50 {
+		t.Errorf("only %d commands were found", read)
+	}
+	for _, wrong := range []string{"stat", "status --wait", "rotate --confirm", "explain a b", "pause shop --for later"} {
+		if parses(strings.Fields(wrong)) == nil {
+			t.Errorf("rotatord %s is taken for a command", wrong)
+		}
+	}
+}
+
+// parses says what is wrong with a command line. A command that is only named needs no arguments.
+func parses(line []string) error {
+	root := newRoot()
+	root.InitDefaultHelpFlag()
+	root.InitDefaultCompletionCmd()
+	cmd, rest, err := root.Find(line)
+	if err != nil {
+		return err
+	}
+	if err := cmd.ParseFlags(rest); err != nil {
+		return err
+	}
+	if help := cmd.Flags().Lookup("help"); len(rest) == 0 && cmd != root || help != nil && help.Changed {
+		return nil
+	}
+	return cmd.ValidateArgs(cmd.Flags().Args())
+}
+
+// TestSeriesOfThePages: a series that a page names is one that the reference has.
+func TestSeriesOfThePages(t *testing.T) {
+	const reference = "docs/reference/metrics.md"
+	pages, names := pagesOfTheRepository(t)
+	known := seriesName.FindAllString(pages[reference], -1)
+	read := 0
+	for _, name := range names {
+		if name == reference {
+			continue
+		}
+		for _, series := range seriesName.FindAllString(pages[name], -1) {
+			if slices.Contains(notSeries, series) {
+				continue
+			}
+			read++
+			if !slices.Contains(known, series) && !slices.Contains(known, seriesSuffix.ReplaceAllString(series, "")) {
+				t.Errorf("%s names the series %s, which %s does not have", name, series, reference)
+			}
+		}
+	}
+	if read < 50 {
+		t.Errorf("only %d series were found", read)
 	}
 }

@@ -283,6 +283,8 @@ func metricsPage() (string, error) {
 	}
 	var page strings.Builder
 	page.WriteString(generated + "# Metrics\n\nWhat `/metrics` has besides the series of the Go runtime and of the process. [monitoring.md](../monitoring.md) says how to\nhave them scraped, and which alerts are made of them.\n\n| series | type | labels | meaning |\n| --- | --- | --- | --- |\n")
+	// It differs from one build to the next, and is not in the golden file.
+	rows := []string{"| `rotatord_build_info` | gauge | `go_version`, `revision`, `version` | The running program; always 1. |\n"}
 	for _, m := range metricHelp.FindAllStringSubmatch(string(golden), -1) {
 		names := labels[m[1]]
 		slices.Sort(names)
@@ -290,8 +292,10 @@ func metricsPage() (string, error) {
 		if len(names) > 0 {
 			shown = "`" + strings.Join(names, "`, `") + "`"
 		}
-		fmt.Fprintf(&page, "| `%s` | %s | %s | %s |\n", m[1], m[3], shown, cell(m[2]))
+		rows = append(rows, fmt.Sprintf("| `%s` | %s | %s | %s |\n", m[1], m[3], shown, cell(m[2])))
 	}
+	slices.Sort(rows)
+	page.WriteString(strings.Join(rows, ""))
 	return page.String(), nil
 }
 

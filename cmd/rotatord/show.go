@@ -204,7 +204,7 @@ func printRadius(w io.Writer, p admin.Plan) {
 		fmt.Fprintf(w, "Quota of %s at cloud %s: %d of %d, %d afterwards.\n", q.Service, q.Cloud, q.Used, q.Limit, q.After)
 	}
 	if p.Braked > 0 {
-		fmt.Fprintf(w, "Brake: %s would wait for a confirmation (rotatord rotate --confirm).\n", counted(p.Braked, "certificate", "certificates"))
+		fmt.Fprintf(w, "Brake: %s would wait for a confirmation (rotatord rotate POLICY --confirm).\n", counted(p.Braked, "certificate", "certificates"))
 	}
 }
 

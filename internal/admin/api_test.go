@@ -433,7 +433,7 @@ func TestDocumentationIsTrue(t *testing.T) {
 		t.Fatal(err)
 	}
 	base := serveSite(t, estate())
-	examples := regexp.MustCompile(`(?m)^\$ curl -s 'http://127.0.0.1:9847([^']*)'\n(\{.*)?`).FindAllStringSubmatch(string(text), -1)
+	examples := regexp.MustCompile(`(?m)^\$ curl -f?s\S* 'http://127.0.0.1:9847([^']*)'\n(\{.*)?`).FindAllStringSubmatch(string(text), -1)
 	if len(examples) < 5 {
 		t.Fatalf("only %d examples are found", len(examples))
 	}

@@ -26,7 +26,7 @@ func upcoming(a *Assignment, paused *Pause, now time.Time) (next Next, blocked s
 	case "quarantined":
 		return Next{What: "go on when the files can be used", At: a.NextLook, Why: a.Reason}, "the source's files, which cannot be used"
 	case "braked":
-		return Next{What: "go on when somebody confirms (rotatord rotate --confirm)", Why: a.Reason}, "the brake: an operator has to confirm"
+		return Next{What: "go on when somebody confirms (rotatord rotate POLICY --confirm)", Why: a.Reason}, "the brake: an operator has to confirm"
 	case "paused":
 		next := Next{What: "go on when the policy is resumed", Why: a.Reason}
 		if paused != nil {

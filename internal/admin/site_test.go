@@ -242,7 +242,7 @@ func TestUpcoming(t *testing.T) {
 		{"refused", Assignment{State: "failed", NextLook: at(time.Hour)}, nil, "look again", at(time.Hour), "a refusal or a failure: the reason says which"},
 		{"not seen", Assignment{State: "unconverged", NextLook: at(time.Second)}, nil, "prove again that it is served", at(time.Second), "the service: the change is not seen everywhere yet"},
 		{"broken files", Assignment{State: "quarantined"}, nil, "go on when the files can be used", time.Time{}, "the source's files, which cannot be used"},
-		{"braked", Assignment{State: "braked", NextLook: at(time.Hour)}, nil, "go on when somebody confirms (rotatord rotate --confirm)", time.Time{}, "the brake: an operator has to confirm"},
+		{"braked", Assignment{State: "braked", NextLook: at(time.Hour)}, nil, "go on when somebody confirms (rotatord rotate POLICY --confirm)", time.Time{}, "the brake: an operator has to confirm"},
 		{"paused", Assignment{State: "paused"}, &Pause{Until: at(time.Hour)}, "go on when the policy is resumed", at(time.Hour), "whoever paused the policy"},
 		{"released a moment ago", Assignment{State: "paused"}, nil, "go on when the policy is resumed", time.Time{}, "whoever paused the policy"},
 		{"at work", Assignment{State: "rotating"}, nil, "make the next step", now, ""},
