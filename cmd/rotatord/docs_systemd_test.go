@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -231,17 +232,18 @@ func (r *reader) read(page string, fences []fence) {
 		case executedByCI(f):
 		case f.language == "sh":
 			blocks++
-			fmt.Fprintf(&script, "echo %d > %s/at; set -e\n%s\nset +e\n", i, out, f.text)
+			fmt.Fprintf(&script, "echo %d > %s/at; set -e -o pipefail\n%s\nset +e +o pipefail\n", i, out, f.text)
 		case f.language == "console":
 			blocks++
 			for n, c := range consoleCommands(f.text) {
-				fmt.Fprintf(&script, "echo %d > %s/at; { %s\n} > %s/%d.%d 2>&1%s\n", i, out, c.command, out, i, n, mustSucceed(c))
+				fmt.Fprintf(&script, "echo %[1]d > %[2]s/at; { %[3]s\n} > %[2]s/%[1]d.%[4]d 2>&1; echo $? > %[2]s/%[1]d.%[4]d.code\n", i, out, c.command, n)
 			}
 		}
 	}
 	if blocks == 0 {
-		return
+		r.t.Skip("there is no command on this page")
 	}
+	fmt.Fprintf(&script, "echo end > %s/at\n", out)
 	file := filepath.Join(out, "script")
 	must(r.t, os.WriteFile(file, []byte(script.String()), 0o700))
 	ctx, cancel := context.WithTimeout(r.t.Context(), 3*time.Minute)
@@ -250,8 +252,11 @@ func (r *reader) read(page string, fences []fence) {
 	cmd.WaitDelay = time.Second // for what a page leaves running in the background
 	cmd.Env = append(os.Environ(), "HOME=/root", "REPOSITORY="+r.tree, "NO_COLOR=1")
 	printed, err := cmd.CombinedOutput()
+	at, _ := os.ReadFile(filepath.Join(out, "at"))
+	if err == nil && string(at) != "end\n" {
+		err = errors.New("a block ends the shell of whoever reads, and the rest of the page was not done")
+	}
 	if err != nil {
-		at, _ := os.ReadFile(filepath.Join(out, "at"))
 		var i int
 		_, _ = fmt.Sscan(string(at), &i)
 		journal, _ := exec.Command("journalctl", "-u", "rotatord", "-o", "cat", "--no-pager", "-n", "40").CombinedOutput()
@@ -267,18 +272,22 @@ func (r *reader) read(page string, fences []fence) {
 			if c.output != "" && !shows(string(is), c.output) {
 				r.t.Errorf("%s: %s\nprints\n%s\nthe page has\n%s", f.at(), c.command, is, c.output)
 			}
+			code, err := os.ReadFile(filepath.Join(out, fmt.Sprintf("%d.%d.code", i, n)))
+			must(r.t, err)
+			if !mayEndWith(c, strings.TrimSpace(string(code))) {
+				r.t.Errorf("%s: %s\nends with %s, and prints\n%s", f.at(), c.command, code, is)
+			}
 		}
 	}
 	r.t.Logf("%d blocks of commands in %s", blocks, page)
 }
 
-// mustSucceed ends the page with a command that shows nothing and fails; of others the page shows
-// how they end.
-func mustSucceed(c consoleCommand) string {
-	if c.output == "" {
-		return " || exit"
-	}
-	return ""
+// mayEndWith reports whether a command may end so: well, or as the page shows. What a page leaves
+// out, all or at the end, would be what went wrong; that a plan has changes is its answer.
+func mayEndWith(c consoleCommand, code string) bool {
+	lines := steady(c.output)
+	shown := lines[len(lines)-1] != "" && lines[len(lines)-1] != "..."
+	return code == "0" || code == "2" && strings.HasPrefix(c.command, "rotatord plan") || code == "1" && shown
 }
 
 // consoleCommand is one line after "$ " of a console block, with what it prints.
