@@ -226,7 +226,13 @@ func TestPackageDeb(t *testing.T) {
 	})
 
 	t.Run("purge", func(t *testing.T) {
+		// The state on a disk of its own, and what a time with DynamicUser= has left.
+		p.run("mount", "--bind", "/var/lib/rotatord", "/var/lib/rotatord")
+		p.run("mkdir", "-p", "/var/lib/private/rotatord/keys")
 		p.run("dpkg", "-P", "rotatord")
+		p.want("", "ls", "-A", "/var/lib/rotatord")
+		p.run("umount", "/var/lib/rotatord")
+		p.run("rmdir", "/var/lib/rotatord")
 		p.wantProperty("LoadState", "not-found")
 		left := strings.Fields(p.run("find", "/etc", "/usr", "/var", "(", "-path", "/usr/local", "-o", "-path", "/var/tmp", "-o", "-path", "/var/cache/man", ")", "-prune", "-o", "-name", "*rotatord*", "-print"))
 		if want := []string{unitsDir + "/rotatord.service.d"}; !slices.Equal(left, want) {
