@@ -24,7 +24,11 @@ func TestRecordsOfThisNode(t *testing.T) {
 			return isConverged(line) && line["fingerprint"] == b.Fingerprint().Short()
 		})
 	}
-	before := asked[admin.Status](r, 0, "status", "shop").Assignments[0]
+	var before admin.Assignment
+	eventually(t, "the record of the second", func() bool {
+		before = asked[admin.Status](r, 0, "status", "shop").Assignments[0]
+		return before.State == "converged"
+	})
 	endWell(t, p)
 	if e := asked[admin.Explanation](r, 0, "explain", "shop", "--offline"); e.Assignment.State != "converged" || e.Assignment.VerifiedAt.IsZero() || e.Assignment.Targets[0].Superseded != 1 {
 		t.Errorf("without a daemon: %+v, notes %q", e.Assignment, e.Notes)
