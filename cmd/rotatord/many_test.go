@@ -122,7 +122,7 @@ func TestManyFromOne(t *testing.T) {
 func (m *many) onboarding(n int) {
 	m.t.Helper()
 	var seen []int
-	eventually(m.t, "the end of the onboarding", func() bool {
+	within(m.t, 5*patience, "the end of the onboarding", func() bool {
 		o := asked[admin.Status](m.rig, 0, "status").Onboarding
 		if o == nil {
 			return len(seen) > 0

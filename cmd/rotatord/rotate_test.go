@@ -72,6 +72,12 @@ func awaitReady(t *testing.T, d *daemon) {
 // eventually repeats a question that has no event to wait for.
 func eventually(t *testing.T, what string, ask func() bool) {
 	t.Helper()
+	within(t, patience, what, ask)
+}
+
+// within is eventually with a patience of its own.
+func within(t *testing.T, patience time.Duration, what string, ask func() bool) {
+	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); !ask(); {
