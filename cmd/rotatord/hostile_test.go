@@ -23,6 +23,9 @@ import (
 // and do not read, a rotation converges, a scrape and a question over the socket are answered, a
 // trigger is told what became of it, and memory is bounded.
 func TestUnderAttack(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it measures, and the race detector makes everything slower and larger; every door has a test of its own")
+	}
 	r := newRig(t, host)
 	r.policy("shop", host, "")
 	r.issue("shop", host)

@@ -78,7 +78,7 @@ func (h *host) live(t Trigger, span time.Duration) (left time.Duration) {
 // time, give or take by how much the clock was wrong.
 func TestClockOfTheHostJumps(t *testing.T) {
 	const wrong = 12 * time.Hour
-	for seed := range uint64(10) {
+	for seed := range few(10) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			inIssuingWorld(t, func(t *testing.T, w *world, i *issuer) {
 				random := rand.New(rand.NewPCG(seed, 7))

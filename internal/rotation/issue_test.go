@@ -405,7 +405,7 @@ func TestIssuingCrashMatrix(t *testing.T) {
 			calls = w.calls
 		})
 		for n := range calls {
-			for _, m := range misfortunes {
+			for _, m := range fewMisfortunes(n) {
 				rows++
 				t.Run(fmt.Sprintf("%s/call %d %s/%s", tale.name, n, calls[n], m.name), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) {

@@ -43,6 +43,9 @@ func (s *setup) wantPair(when string) {
 // is there no pair or a mixed one, and a new process comes to the end that a faultless
 // one would have come to, with nothing left over and the service told.
 func TestStopAtEveryStep(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine; all of it is played without the race detector")
+	}
 	scenarios := map[string]func(s *setup, old *certs.Bundle){
 		"by hand":        func(s *setup, old *certs.Bundle) { s.putByHand(old) },
 		"ours":           func(s *setup, old *certs.Bundle) { s.must(s.deploy(old)) },

@@ -291,7 +291,7 @@ func (j *job) decode(body []byte) error {
 func (c *Client) refusal(j *job, resp *http.Response) error {
 	// What could be read is enough: the status is known.
 	body, _ := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
-	said := parseError(body, j.Redact)
+	said := parseError(body, j.Redact || j.Service == IAM) // it hands out keys and tokens
 	if j.Redact {
 		clear(body)
 	}

@@ -150,7 +150,7 @@ type keysAnswer struct {
 
 func (a *keysAnswer) lease(h http.Header, fallback time.Duration, expiry func(time.Time)) (lease[keys], error) {
 	c := a.Credential
-	if c.Access == "" || c.Secret == "" || c.SecurityToken == "" {
+	if c.Access == "" || c.Secret == "" || c.SecurityToken == "" || strings.ContainsFunc(c.Access+c.SecurityToken, notInToken) {
 		return lease[keys]{}, errors.New("the answer holds no keys")
 	}
 	life, err := lifeOf(c.ExpiresAt, h, fallback)

@@ -91,6 +91,7 @@ func TestHostileAnswers(t *testing.T) {
 	twice := bomb(bomb(make([]byte, 64<<20)))
 	type want struct{ read, write providers.Kind }
 	lost := want{providers.KindUnavailable, providers.KindUnknownOutcome}
+	spaces := bomb([]byte(strings.Repeat(" ", 8<<20)))
 	tooLong := want{providers.KindInvalid, providers.KindUnknownOutcome}
 	for name, test := range map[string]struct {
 		handler http.HandlerFunc
@@ -172,8 +173,7 @@ func TestHostileAnswers(t *testing.T) {
 		}, lost},
 		"endless gzip": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
-			z := gzip.NewWriter(w)
-			endless(z, " ")
+			endless(w, string(spaces))
 		}, tooLong},
 		"sent elsewhere": {func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, other.URL, http.StatusPermanentRedirect)
@@ -211,7 +211,8 @@ func TestHostileAnswers(t *testing.T) {
 					t.Errorf("it shows: %.500s", text)
 				}
 			}
-			if n := arrived.Load(); n != 2 {
+			// A connection that the answer has spoilt may end with the second one on its way.
+			if n := arrived.Load(); n == 0 || n > 2 {
 				t.Errorf("%d requests for a read and a write", n)
 			}
 			if grown > 64<<20 {

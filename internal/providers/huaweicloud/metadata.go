@@ -89,7 +89,7 @@ func (s *metadataService) fetch(ctx context.Context, expiry func(time.Time)) (le
 		return lease[keys]{}, err
 	}
 	token := strings.TrimSpace(string(session))
-	if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+	if strings.ContainsFunc(token, notInToken) {
 		return lease[keys]{}, s.fail(providers.KindUnavailable, "the session token is no token", nil)
 	}
 	body, _, header, err := s.ask(ctx, opMetadataKeys, http.MethodGet, "/openstack/latest/securitykey", sessionHeader, token)

@@ -165,7 +165,7 @@ func (s *passwordSession) logIn(ctx context.Context, sc scope) (lease[iamToken],
 		return none, s.noteFailure(err, password, sum)
 	}
 	token := iamToken{value: header.Get("X-Subject-Token"), projectID: answer.Token.Project.ID}
-	if token.value == "" {
+	if token.value == "" || strings.ContainsFunc(token.value, notInToken) {
 		return none, j.fail(providers.KindUnavailable, "the answer holds no token", nil)
 	}
 	life, err := answer.life(header)

@@ -9,6 +9,9 @@ import (
 
 const redacted = "[redacted]"
 
+// notInToken reports what no token has in it that can be sent as a header.
+func notInToken(r rune) bool { return r <= ' ' || r > '~' }
+
 // Secret is a password, secret key or token. Whatever it is printed, logged or
 // marshalled with, it shows as [redacted]. The zero Secret is "none".
 type Secret struct {
