@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +20,7 @@ import (
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 	"github.com/rotatord/rotatord/internal/providers/identitycenter"
 	"github.com/rotatord/rotatord/internal/providers/privateca"
+	"github.com/rotatord/rotatord/internal/providers/providertest"
 	"github.com/rotatord/rotatord/internal/providers/waf"
 )
 
@@ -146,7 +146,7 @@ func TestHostileCloud(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 				began := time.Now()
 				var err error
-				grown := peakOf(func() { err = do(ctx) })
+				grown := providertest.PeakHeap(func() { err = do(ctx) })
 				cancel()
 				if took := time.Since(began); took > 8*time.Second {
 					t.Errorf("%s took %s", verb, took)
@@ -170,33 +170,4 @@ func TestHostileCloud(t *testing.T) {
 			}
 		})
 	}
-}
-
-// peakOf is how much more the heap had at most while f ran.
-func peakOf(f func()) int64 {
-	inUse := func() int64 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapInuse)
-	}
-	runtime.GC()
-	before := inUse()
-	most, done, watched := before, make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		ticks := time.NewTicker(10 * time.Millisecond)
-		defer ticks.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-ticks.C:
-				most = max(most, inUse())
-			}
-		}
-	}()
-	f()
-	close(done)
-	<-watched
-	return most - before
 }

@@ -8,7 +8,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,36 +15,8 @@ import (
 	"time"
 
 	"github.com/rotatord/rotatord/internal/providers"
+	"github.com/rotatord/rotatord/internal/providers/providertest"
 )
-
-// peak is how much more the heap had at most while f ran.
-func peak(f func()) int64 {
-	inUse := func() int64 {
-		var m runtime.MemStats
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapInuse)
-	}
-	runtime.GC()
-	before := inUse()
-	most, done, watched := before, make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		ticks := time.NewTicker(10 * time.Millisecond)
-		defer ticks.Stop()
-		for {
-			select {
-			case <-done:
-				return
-			case <-ticks.C:
-				most = max(most, inUse())
-			}
-		}
-	}()
-	f()
-	close(done)
-	<-watched
-	return most - before
-}
 
 // endless writes the same until nobody takes it any more.
 func endless(w io.Writer, text string) {
@@ -199,7 +170,7 @@ func TestHostileAnswers(t *testing.T) {
 			var answer struct{ ID string }
 			var read, write error
 			began := time.Now()
-			grown := peak(func() {
+			grown := providertest.PeakHeap(func() {
 				read = c.once(t.Context(), getCall(&answer))
 				write = c.Do(t.Context(), createCall(map[string]string{"key": testSecret}, &answer))
 			})

@@ -1,6 +1,6 @@
 // Package providertest is the conformance suite of providers.Target: what every
 // target must do, whatever it talks to. An adapter's test calls Run with a
-// Fixture over its simulator.
+// Fixture over its simulator. PeakHeap is for tests of what an adapter may cost.
 //
 // It may import internal/providers, internal/certs, certs/certstest and testing.
 //
