@@ -172,22 +172,20 @@ func (e *Engine) Standing(id ID, record Record, now time.Time) State {
 // and policy stay as they are; zero for ever.
 func (e *Engine) StandingUntil(id ID, record Record, now time.Time) (State, time.Time) {
 	a := e.cfg.Assembly(id.Policy)
-	if a == nil {
+	watched := a != nil && watchesOnly(a.Policy)
+	if a == nil || !watched && record.State != StateConverged {
 		return record.State, time.Time{}
 	}
-	if !watchesOnly(a.Policy) {
-		if record.State != StateConverged {
-			return record.State, time.Time{}
-		}
-		if o := observe(a, id, record, Request{}, now); o.unseen() {
-			return StateWaiting, time.Time{}
-		}
-		if record.replaces() {
-			return StateRotating, time.Time{}
-		}
+	o := observe(a, id, record, Request{}, now)
+	switch {
+	case watched:
+	case o.unseen():
+		return StateWaiting, time.Time{}
+	case record.replaces():
+		return StateRotating, time.Time{}
+	default:
 		return StateConverged, time.Time{}
 	}
-	o := observe(a, id, record, Request{}, now)
 	state, _ := judge(&o, nil, now)
 	if o.issues() {
 		return state, now // there is one of them in a policy: it can be asked each time
