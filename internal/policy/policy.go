@@ -137,8 +137,9 @@ type Verify struct {
 	Chain string `yaml:"chain"`
 	// Within is how long it may take until the bundle is served everywhere. Default 10m.
 	Within Duration `yaml:"within"`
-	// Successes is how many proofs in a row must succeed, for endpoints with several servers
-	// behind one address. Default 1.
+	// Successes is how many proofs in a row must succeed, 250 ms apart, for endpoints with
+	// several servers behind one address. Default: 1, or 3 where a target reloads a program, whose
+	// old process may answer for a moment beside the new one.
 	Successes int `yaml:"successes"`
 	// OnFailure is rollback (default) or keep: what becomes of a bundle that is not served
 	// within that time. Back goes only what was proven to be served before.
@@ -221,8 +222,11 @@ const (
 	defaultWithin = Duration(10 * time.Minute)
 	defaultRetain = Duration(72 * time.Hour)
 	defaultDrift  = Duration(time.Hour)
-	maxSuccesses  = 100
 	defaultBake   = Duration(15 * time.Minute)
+	maxSuccesses  = 100
+	// successesAfterReload at 250 ms from one to the next: nginx starts its new worker 100 ms
+	// before it tells the old one to go (ngx_master_process_cycle), and takes its time when busy.
+	successesAfterReload = 3
 	// defaultRenewAt: two thirds of a life over, and a third left to find out why it failed.
 	defaultRenewAt = Percent(66)
 	minDrift       = Duration(10 * time.Second)
@@ -250,7 +254,7 @@ func (p *Policy) complete(d *document, r resolver, c *Config) {
 	p.When.complete(d, c)
 	p.When.Renew.complete(d, &p.Source)
 	p.When.completeTimes(d)
-	p.Verify.complete(d, r)
+	p.Verify.complete(d, r, slices.ContainsFunc(p.Targets, Target.reloads))
 	p.Guard.complete(d)
 	p.Retain.complete(d)
 	p.Drift.complete(d)
@@ -298,7 +302,7 @@ func (r *Renew) complete(d *document, s *Source) {
 	}
 }
 
-func (v *Verify) complete(d *document, r resolver) {
+func (v *Verify) complete(d *document, r resolver, reloads bool) {
 	for i, endpoint := range v.Endpoints {
 		at := "$.verify.endpoints[" + strconv.Itoa(i) + "]"
 		host, port, err := net.SplitHostPort(endpoint)
@@ -329,7 +333,10 @@ func (v *Verify) complete(d *document, r resolver) {
 	if v.Within == 0 {
 		v.Within = defaultWithin
 	}
-	if v.Successes == 0 {
+	switch {
+	case v.Successes == 0 && reloads:
+		v.Successes = successesAfterReload
+	case v.Successes == 0:
 		v.Successes = 1
 	}
 	d.checkWhole("$.verify.successes")

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,6 +26,35 @@ source: {identity_center: {instance_id: ins-1, application_instance_id: app-ins-
 		_, problem := loadIn(dir)
 		if (want == "") != (problem == "") || !strings.Contains(problem, want) {
 			t.Errorf("%s: %q, want %q", login, problem, want)
+		}
+	}
+}
+
+// A program that reloads may have two processes for a moment: one handshake proves little.
+func TestProofsAfterAReload(t *testing.T) {
+	const text = `name: web
+source: {directory: {path: /srv/certs}}
+targets:
+  - {name: cloud, waf: {hosts: [a.example.com]}}
+  - {name: nginx, file: {directory: /etc/nginx/tls, full_chain: a.pem%s}}
+verify: {endpoints: ["a.example.com:443"]%s}
+`
+	for _, c := range []struct {
+		reload, successes string
+		want              int
+	}{
+		{"", "", 1},
+		{", reload: {unit: nginx.service}", "", 3},
+		{", reload: {command: [/bin/true]}", "", 3},
+		{", reload: {unit: nginx.service}", ", successes: 1", 1},
+		{"", ", successes: 7", 7},
+	} {
+		dir := household(t, "node: test\nclouds: {default: {region: r, auth: {environment: {}}}}\n",
+			map[string]string{"p.yaml": fmt.Sprintf(text, c.reload, c.successes)})
+		set, err := Load(filepath.Join(dir, "rotatord.yaml"), noEnv)
+		must(t, err)
+		if got := set.Policy("web").Verify.Successes; got != c.want {
+			t.Errorf("%+v: %d proofs in a row", c, got)
 		}
 	}
 }

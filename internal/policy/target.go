@@ -44,6 +44,9 @@ func (t Target) Kind() string {
 // the bundle.
 func (t Target) Last() bool { return t.Application != nil }
 
+// reloads says that a program is told to take the bundle, which it may do in a new process.
+func (t Target) reloads() bool { return t.File != nil && t.File.Reload != nil }
+
 // Endpoints are the names that the target is to serve at; of a file target, the
 // directory.
 func (t Target) Endpoints() Names {
