@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+)
+
+// home makes an empty directory for a daemon, with these policies.
+func home(parent string, policies map[string]string) (string, error) {
+	dir := filepath.Join(parent, "daemon")
+	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, "policies"), 0o700))
+	for name, text := range policies {
+		err = errors.Join(err, os.WriteFile(filepath.Join(dir, "policies", name+".yaml"), []byte(text), 0o600))
+	}
+	return dir, err
+}
+
+// fetch gets a URL and reads the answer to its end.
+func fetch(ctx context.Context, url string) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, response.Body)
+	return errors.Join(err, response.Body.Close())
+}

@@ -1,0 +1,149 @@
+// The command bench measures rotatord as a whole process: how long it takes and what it uses, beside the
+// least that the same work takes on this machine, in the same run.
+//
+// It starts the built program, a simulated cloud where one is needed, and asks the kernel what the process
+// used. It may import what tests import (certstest, cloudsim); nothing imports it. It never judges: it prints
+// figure, limit and ratio, and the goal beside them. README.md says how to read that.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// experiment is one thing that is measured, at one size.
+type experiment struct {
+	name string
+	what string
+	// sizes are those of a run without -n.
+	sizes []int
+	run   func(context.Context, *bench, int) error
+}
+
+func experiments() []experiment {
+	return []experiment{
+		{"load", "a directory of N pairs: start to ready, first and later scrapes, memory", []int{1000, 10000, 100000}, load},
+	}
+}
+
+// bench is one run of the command.
+type bench struct {
+	binary string
+	dir    string // for pairs, configurations and state
+	rounds int
+	report *report
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := command(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func command(ctx context.Context, args []string) (err error) {
+	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
+	only := flags.String("only", "", "experiments, comma separated; default all")
+	sizes := flags.String("n", "", "sizes, comma separated; default each experiment's own")
+	rounds := flags.Int("rounds", 3, "how often each process is started; figures are medians")
+	binary := flags.String("rotatord", "", "the program; default: built from ./cmd/rotatord")
+	dir := flags.String("dir", "", "where to work; what is made there stays. Default: a temporary directory")
+	out := flags.String("o", "", "file that the figures are added to, as lines of JSON")
+	flags.Usage = func() {
+		fmt.Fprintln(flags.Output(), "usage: go run ./bench [flags], in the root of the repository")
+		flags.PrintDefaults()
+		for _, e := range experiments() {
+			fmt.Fprintf(flags.Output(), "  %-10s %s\n", e.name, e.what)
+		}
+	}
+	if err := flags.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return nil
+		}
+		return err
+	}
+	chosen, err := choose(*only, *sizes)
+	if err != nil {
+		return err
+	}
+	b := &bench{binary: *binary, dir: *dir, rounds: *rounds}
+	if b.dir == "" {
+		if b.dir, err = os.MkdirTemp("", "rotatord-bench-"); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
+	}
+	if b.dir, err = filepath.Abs(b.dir); err != nil {
+		return err
+	}
+	if b.report, err = newReport(os.Stdout, *out); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.report.close()) }()
+	if b.binary == "" {
+		if b.binary, err = build(ctx, b.dir); err != nil {
+			return err
+		}
+	}
+	for _, e := range chosen {
+		for _, n := range e.sizes {
+			b.report.experiment, b.report.n = e.name, n
+			if err := e.run(ctx, b, n); err != nil {
+				return fmt.Errorf("%s at %d: %w", e.name, n, err)
+			}
+		}
+	}
+	return nil
+}
+
+// choose is what the flags ask for.
+func choose(only, sizes string) ([]experiment, error) {
+	chosen := experiments()
+	if only != "" {
+		names := strings.Split(only, ",")
+		for _, name := range names {
+			if !slices.ContainsFunc(chosen, func(e experiment) bool { return e.name == name }) {
+				return nil, fmt.Errorf("there is no experiment %q; -h lists them", name)
+			}
+		}
+		chosen = slices.DeleteFunc(chosen, func(e experiment) bool { return !slices.Contains(names, e.name) })
+	}
+	if sizes == "" {
+		return chosen, nil
+	}
+	var list []int
+	for text := range strings.SplitSeq(sizes, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("-n %s: want numbers, as in 1000,10000", sizes)
+		}
+		list = append(list, n)
+	}
+	for i := range chosen {
+		chosen[i].sizes = list
+	}
+	return chosen, nil
+}
+
+// build makes the program as it is released.
+func build(ctx context.Context, dir string) (string, error) {
+	binary := filepath.Join(dir, "rotatord")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/rotatord")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build rotatord: %w\n%s", err, out)
+	}
+	return binary, nil
+}
