@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // experiment is one thing that is measured, at one size.
@@ -27,12 +28,15 @@ type experiment struct {
 	what string
 	// sizes are those of a run without -n.
 	sizes []int
+	// asked says that it takes so long that it is done only when it is named.
+	asked bool
 	run   func(context.Context, *bench, int) error
 }
 
 func experiments() []experiment {
 	return []experiment{
-		{"load", "a directory of N pairs: start to ready, first and later scrapes, memory", []int{1000, 10000, 100000}, load},
+		{name: "load", what: "a directory of N pairs: start to ready, first and later scrapes, memory", sizes: []int{1000, 10000, 100000}, run: load},
+		{name: "soak", what: "renewals, faults, triggers and reloads for the time of -for: does anything grow", sizes: []int{10000}, asked: true, run: soak},
 	}
 }
 
@@ -41,7 +45,10 @@ type bench struct {
 	binary string
 	dir    string // for pairs, configurations and state
 	rounds int
+	lasts  time.Duration // of what is not over by itself
 	report *report
+
+	arguments []string // of the daemon, besides its configuration
 }
 
 func main() {
@@ -58,6 +65,7 @@ func command(ctx context.Context, args []string) (err error) {
 	only := flags.String("only", "", "experiments, comma separated; default all")
 	sizes := flags.String("n", "", "sizes, comma separated; default each experiment's own")
 	rounds := flags.Int("rounds", 3, "how often each process is started; figures are medians")
+	lasts := flags.Duration("for", time.Hour, "how long soak lasts")
 	binary := flags.String("rotatord", "", "the program; default: built from ./cmd/rotatord")
 	dir := flags.String("dir", "", "where to work; what is made there stays. Default: a temporary directory")
 	out := flags.String("o", "", "file that the figures are added to, as lines of JSON")
@@ -78,7 +86,7 @@ func command(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{binary: *binary, dir: *dir, rounds: *rounds}
+	b := &bench{binary: *binary, dir: *dir, rounds: *rounds, lasts: *lasts}
 	if b.dir == "" {
 		if b.dir, err = os.MkdirTemp("", "rotatord-bench-"); err != nil {
 			return err
@@ -111,7 +119,9 @@ func command(ctx context.Context, args []string) (err error) {
 // choose is what the flags ask for.
 func choose(only, sizes string) ([]experiment, error) {
 	chosen := experiments()
-	if only != "" {
+	if only == "" {
+		chosen = slices.DeleteFunc(chosen, func(e experiment) bool { return e.asked })
+	} else {
 		names := strings.Split(only, ",")
 		for _, name := range names {
 			if !slices.ContainsFunc(chosen, func(e experiment) bool { return e.name == name }) {

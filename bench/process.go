@@ -46,7 +46,7 @@ func (b *bench) daemon(ctx context.Context, dir, extra string) (*process, error)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	p.cmd = exec.CommandContext(ctx, b.binary, "run", "--config", config)
+	p.cmd = exec.CommandContext(ctx, b.binary, append([]string{"run", "--config", config}, b.arguments...)...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.started = time.Now()
 	if err := p.cmd.Start(); err != nil {

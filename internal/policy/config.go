@@ -44,7 +44,8 @@ type Config struct {
 
 // Audit is the history of what was decided and done.
 type Audit struct {
-	// Retain is how long it is kept. Default 400d.
+	// Retain is how long it is kept: 1h, in which an event that is told twice is recognised, or
+	// longer. Default 400d.
 	Retain Duration `yaml:"retain"`
 }
 
@@ -134,6 +135,9 @@ func (c *Config) complete(d *document, r resolver, getenv func(string) string) {
 	if c.Audit.Retain == 0 {
 		c.Audit.Retain = defaultAudit
 	}
+	if c.Audit.Retain < minAudit {
+		d.addAt("$.audit.retain", "retain %s is shorter than %s", c.Audit.Retain, minAudit)
+	}
 	c.completeNode(d)
 	c.HTTP.complete(d, r)
 	c.NATS.complete(d, r)
@@ -154,6 +158,7 @@ const (
 	defaultSocket = "/run/rotatord/rotatord.sock"
 	socketName    = "rotatord.sock"
 	defaultAudit  = Duration(400 * 24 * time.Hour)
+	minAudit      = Duration(time.Hour)
 	// maxSocket is what fits into a sockaddr_un besides its ending (unix(7)).
 	maxSocket = 107
 )

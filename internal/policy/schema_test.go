@@ -64,7 +64,7 @@ var schemaCannot = map[string]string{
 	"it cannot reckon with spans, numbers in a text, or a calendar": `
 		config-agency-long config-agency-short config-http-port config-timeout config-url-port policy-ca-backdate
 		policy-ca-renew-late policy-ca-validity-long policy-ca-validity-zero policy-duration-endless
-		policy-freeze-end policy-freeze-outlives policy-guard-remaining policy-rescan policy-schedule-never policy-splay
+		policy-freeze-end policy-freeze-outlives policy-guard-remaining policy-rescan config-audit-short policy-schedule-never policy-splay
 		policy-splay-window policy-too-often policy-window-frozen policy-window-late policy-window-long
 		policy-window-zone`,
 	"it cannot tell what an address, a name or a pattern means": `
