@@ -24,8 +24,22 @@ type process struct {
 	cmd     *exec.Cmd
 	address string // of its HTTP listener
 	started time.Time
-	log     bytes.Buffer
+	log     lastWords
 	ended   chan error
+}
+
+// lastWords are the end of a log.
+type lastWords struct{ text []byte }
+
+const longestWords = 16 << 10
+
+// Write implements io.Writer; the process that writes is the only one that calls it.
+func (l *lastWords) Write(p []byte) (int, error) {
+	l.text = append(l.text, p...)
+	if len(l.text) > 2*longestWords {
+		l.text = append(l.text[:0], l.text[len(l.text)-longestWords:]...)
+	}
+	return len(p), nil
 }
 
 // startLimit bounds how long a daemon may take until it is ready.
@@ -54,8 +68,8 @@ func (b *bench) daemon(ctx context.Context, dir, extra string) (*process, error)
 	}
 	go func() { p.ended <- p.cmd.Wait() }()
 	if err := p.await(ctx, "/readyz"); err != nil {
-		_ = p.cmd.Process.Kill()
-		return nil, fmt.Errorf("%w\n%s", err, p.log.String())
+		p.kill()
+		return nil, fmt.Errorf("%w\n%s", err, p.log.text)
 	}
 	return p, nil
 }
@@ -86,13 +100,19 @@ func (p *process) await(ctx context.Context, path string) error {
 	}
 }
 
+// kill ends it at once; its last words may be read then.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	p.ended <- <-p.ended
+}
+
 // stop ends the daemon and returns the processor time of its whole life, in seconds.
 func (p *process) stop() (float64, error) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return 0, err
 	}
 	if err := <-p.ended; err != nil {
-		return 0, fmt.Errorf("the daemon ended: %w\n%s", err, p.log.String())
+		return 0, fmt.Errorf("the daemon ended: %w\n%s", err, p.log.text)
 	}
 	state := p.cmd.ProcessState
 	return (state.UserTime() + state.SystemTime()).Seconds(), nil

@@ -34,7 +34,9 @@ const (
 
 // misfortunes of the cloud, one of them every soakFault.
 var misfortunes = []cloudsim.Fault{
-	{Name: cloudsim.FaultInternal, Count: 5}, {Name: cloudsim.FaultBusy, Count: 5}, {Name: cloudsim.FaultThrottle, Count: 5},
+	{Name: cloudsim.FaultInternal, Count: 5}, {Name: cloudsim.FaultBusy, Count: 5},
+	// Throttled without a word about for how long: what the client is told it heeds, and would rest for minutes.
+	{Name: cloudsim.FaultAnswer, Status: http.StatusTooManyRequests, Code: "APIGW.0308", Message: "The throttling threshold has been reached", Count: 1},
 	{Name: cloudsim.FaultBadGateway, Count: 5}, {Name: cloudsim.FaultLost, Count: 3}, {Name: cloudsim.FaultRefuse, Count: 3},
 	{Name: cloudsim.FaultTruncate, Count: 3}, {Name: cloudsim.FaultCut, Count: 3}, {Name: cloudsim.FaultHuge, Count: 1},
 	{Name: cloudsim.FaultTimeoutAfter, Count: 1, Delay: 5 * time.Second}, {Name: cloudsim.FaultDelay, Count: 5, Delay: 2 * time.Second},
@@ -80,10 +82,10 @@ func soak(ctx context.Context, b *bench, n int) error {
 	}
 	defer func() { _ = s.cloud.Close() }()
 	if err := s.play(ctx, n); err != nil {
-		return fmt.Errorf("%w\n%s", err, s.daemon.log.String())
+		return s.failed(err)
 	}
 	if err := s.settle(ctx); err != nil {
-		return err
+		return s.failed(err)
 	}
 	leaked, err := s.leaks(ctx)
 	if err != nil {
@@ -173,6 +175,7 @@ func (s *soaking) play(ctx context.Context, n int) error {
 		case <-trigger:
 			err = s.nats.Publish("rotatord.trigger.all", fmt.Appendf(nil, `{"certificate":%q}`, host(s.random.IntN(n))))
 		case err = <-s.daemon.ended:
+			s.daemon.ended <- err
 			return fmt.Errorf("the daemon ended: %w", err)
 		}
 		if err != nil {
@@ -181,13 +184,19 @@ func (s *soaking) play(ctx context.Context, n int) error {
 	}
 }
 
+// failed ends the daemon and adds its last words.
+func (s *soaking) failed(err error) error {
+	s.daemon.kill()
+	return fmt.Errorf("%w\n%s", err, s.daemon.log.text)
+}
+
 func (s *soaking) until(ctx context.Context, what string, done func() bool) error {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Minute)
 	defer cancel()
 	for !done() {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w\n%s", what, ctx.Err(), s.daemon.log.String())
+			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
