@@ -71,10 +71,14 @@ func command(ctx context.Context, args []string) (err error) {
 	out := flags.String("o", "", "file that the figures are added to, as lines of JSON")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: go run ./bench [flags], in the root of the repository")
+		fmt.Fprintln(flags.Output(), "       go run ./bench publish FIGURES PAGE IMAGES fills tables in and draws pictures")
 		flags.PrintDefaults()
 		for _, e := range experiments() {
 			fmt.Fprintf(flags.Output(), "  %-10s %s\n", e.name, e.what)
 		}
+	}
+	if len(args) == 4 && args[0] == "publish" {
+		return publish(args[1], args[2], args[3])
 	}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

@@ -34,8 +34,8 @@ const (
 
 // misfortunes of the cloud, one of them every soakFault.
 var misfortunes = []cloudsim.Fault{
-	{Name: cloudsim.FaultInternal, Count: 5}, {Name: cloudsim.FaultBusy, Count: 5},
-	// Throttled without a word about for how long: what the client is told it heeds, and would rest for minutes.
+	// Neither busy nor throttled for so many minutes: the client would heed that, and all would rest.
+	{Name: cloudsim.FaultInternal, Count: 5},
 	{Name: cloudsim.FaultAnswer, Status: http.StatusTooManyRequests, Code: "APIGW.0308", Message: "The throttling threshold has been reached", Count: 1},
 	{Name: cloudsim.FaultBadGateway, Count: 5}, {Name: cloudsim.FaultLost, Count: 3}, {Name: cloudsim.FaultRefuse, Count: 3},
 	{Name: cloudsim.FaultTruncate, Count: 3}, {Name: cloudsim.FaultCut, Count: 3}, {Name: cloudsim.FaultHuge, Count: 1},
