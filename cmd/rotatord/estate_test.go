@@ -378,19 +378,25 @@ func key2(where, name, fingerprint string) string {
 	return where + " " + name
 }
 
-var busy = regexp.MustCompile(`(?m)^rotatord_nats_consumer_pending\{.*\} [^0]`)
-
 // atRest reports whether the daemon itself says that everything is done. A trigger that a
 // dead daemon had heard and not acknowledged is delivered again half a minute later, in
 // another story: by then it must be known for what it is.
 func (p *running) atRest() bool {
-	text := p.ask("/metrics")
-	for _, policy := range slices.Concat(directoryPolicies, issuingPolicies) {
-		if !regexp.MustCompile(`rotatord_assignment_state\{certificate="[^"]*",policy="` + policy + `",state="converged"\} 1`).MatchString(text) {
+	converged, calm := map[string]bool{}, 0
+	for line := range strings.Lines(p.ask("/metrics")) {
+		line = strings.TrimSuffix(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "rotatord_assignment_state{") && strings.HasSuffix(line, `,state="converged"} 1`):
+			_, policy, _ := strings.Cut(line, `,policy="`)
+			policy, _, _ = strings.Cut(policy, `"`)
+			converged[policy] = true
+		case line == "rotatord_work_queue_depth 0", line == "rotatord_work_waiting 0":
+			calm++
+		case strings.HasPrefix(line, "rotatord_nats_consumer_pending{") && !strings.HasSuffix(line, "} 0"):
 			return false
 		}
 	}
-	return strings.Contains(text, "rotatord_work_queue_depth 0\n") && strings.Contains(text, "rotatord_work_waiting 0\n") && !busy.MatchString(text)
+	return calm == 2 && !slices.ContainsFunc(slices.Concat(directoryPolicies, issuingPolicies), func(policy string) bool { return !converged[policy] })
 }
 
 // converged waits until all is as after a faultless run, and the daemon says so.
@@ -399,12 +405,13 @@ func (e *estate) converged(p *running) {
 	calm, slow := 0, time.Now().Add(10*time.Second)
 	deadline := time.Now().Add(patience)
 	for tick := time.NewTicker(15 * time.Millisecond); calm < 2; <-tick.C {
+		// What costs least is asked first: the metrics are made and read in full each time.
 		differences := e.unlike(e.look())
-		if !p.atRest() {
-			differences = append(differences, "the daemon is at work")
-		}
 		if len(differences) == 0 {
 			differences = e.unanswered()
+		}
+		if len(differences) == 0 && !p.atRest() {
+			differences = []string{"the daemon is at work"}
 		}
 		last := strings.Join(differences, "\n")
 		if last == "" {

@@ -78,7 +78,13 @@ func eventually(t *testing.T, what string, ask func() bool) {
 // within is eventually with a patience of its own.
 func within(t *testing.T, patience time.Duration, what string, ask func() bool) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
+	every(t, 20*time.Millisecond, patience, what, ask)
+}
+
+// every is within for what is not cheap to ask.
+func every(t *testing.T, pause, patience time.Duration, what string, ask func() bool) {
+	t.Helper()
+	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for deadline := time.Now().Add(patience); !ask(); {
 		if time.Now().After(deadline) {
