@@ -66,3 +66,9 @@ func (l *ledger) after(seq int) []Entry {
 	}
 	return copied
 }
+
+func (l *ledger) len() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.entries)
+}

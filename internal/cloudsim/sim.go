@@ -185,6 +185,12 @@ func (s *Sim) EdgeAddrs() []string {
 // Ledger is every call so far, in the order of arrival.
 func (s *Sim) Ledger() []Entry { return s.ledger.after(0) }
 
+// LedgerAfter is the part of it after the call with this number.
+func (s *Sim) LedgerAfter(seq int) []Entry { return s.ledger.after(seq) }
+
+// Calls is how many there are in the ledger.
+func (s *Sim) Calls() int { return s.ledger.len() }
+
 // Faults is where misfortune is ordered.
 func (s *Sim) Faults() *Faults { return s.faults }
 

@@ -1,6 +1,7 @@
 package cloudsim
 
 import (
+	"bytes"
 	"fmt"
 	"mime"
 	"net/http"
@@ -40,9 +41,16 @@ const (
 )
 
 type wafState struct {
-	certs  []*wafCertificate // in the order of creation
-	hosts  []*wafHost
-	sweeps int // how many listings were begun; unstable order changes with it
+	certs []*wafCertificate // in the order of creation
+	hosts []*wafHost
+	// The same by id. Hosts stay for ever.
+	certsByID map[string]*wafCertificate
+	// names are those of certs on a line each, and lines where they begin: one search through
+	// all of them is a hundred times faster than one through each.
+	names     []byte
+	lines     []int
+	hostsByID map[string]*wafHost
+	sweeps    int // how many listings were begun; unstable order changes with it
 }
 
 type wafCertificate struct {
@@ -52,10 +60,11 @@ type wafCertificate struct {
 }
 
 func newWAFState(s *Sim) (wafState, error) {
-	var w wafState
+	w := wafState{certsByID: map[string]*wafCertificate{}, hostsByID: map[string]*wafHost{}}
 	for _, h := range s.cfg.Hosts {
 		host := newHost(s, h)
 		w.hosts = append(w.hosts, host)
+		w.hostsByID[host.id] = host
 		if h.Certificate.Name == "" {
 			continue
 		}
@@ -67,7 +76,7 @@ func newWAFState(s *Sim) (wafState, error) {
 				return w, fmt.Errorf("certificate of host %q: %w", h.Name, err)
 			}
 			cert = &wafCertificate{id: s.newID(), name: h.Certificate.Name, eps: host.eps, material: m, created: s.now()}
-			w.certs = append(w.certs, cert)
+			w.add(cert)
 		}
 		host.bindings = []binding{newBinding(cert, time.Time{})}
 	}
@@ -245,12 +254,55 @@ func (w *wafState) byName(name string) *wafCertificate {
 
 // certificate finds a certificate by id.
 func (w *wafState) certificate(id string) *wafCertificate {
+	return w.certsByID[id]
+}
+
+func (w *wafState) add(cert *wafCertificate) {
+	w.certs = append(w.certs, cert)
+	w.certsByID[cert.id] = cert
+	w.addName(cert.name)
+}
+
+func (w *wafState) addName(name string) {
+	w.lines = append(w.lines, len(w.names))
+	w.names = append(append(w.names, name...), '\n')
+}
+
+// remove takes away the certificate at an index. The names are gathered again.
+func (w *wafState) remove(at int) {
+	delete(w.certsByID, w.certs[at].id)
+	w.certs = slices.Delete(w.certs, at, at+1)
+	w.gatherNames()
+}
+
+func (w *wafState) gatherNames() {
+	w.names, w.lines = w.names[:0], w.lines[:0]
 	for _, cert := range w.certs {
-		if cert.id == id {
-			return cert
-		}
+		w.addName(cert.name)
 	}
-	return nil
+}
+
+// named are the certificates whose names hold a text ("fuzzy" in OTC's text), in their order.
+func (w *wafState) named(text string) []*wafCertificate {
+	if text == "" || strings.Contains(text, "\n") {
+		return slices.DeleteFunc(slices.Clone(w.certs), func(cert *wafCertificate) bool { return !strings.Contains(cert.name, text) })
+	}
+	var found []*wafCertificate
+	for from := 0; ; {
+		i := bytes.Index(w.names[from:], []byte(text))
+		if i < 0 {
+			return found
+		}
+		line, exact := slices.BinarySearch(w.lines, from+i)
+		if !exact {
+			line--
+		}
+		found = append(found, w.certs[line])
+		if line+1 == len(w.lines) {
+			return found
+		}
+		from = w.lines[line+1]
+	}
 }
 
 // boundHosts are the hosts whose current certificate is cert. It is derived from the hosts, never stored twice.

@@ -133,7 +133,7 @@ func (s *Sim) addCertificate(up upload, eps string, now time.Time) (*wafCertific
 		return nil, refuse(400, code, "insufficient.quota"), false
 	}
 	cert := &wafCertificate{id: s.newID(), name: up.name, eps: eps, material: up.material, created: now}
-	s.waf.certs = append(s.waf.certs, cert)
+	s.waf.add(cert)
 	return cert, answer{}, true
 }
 
@@ -213,6 +213,7 @@ func (s *Sim) updateCertificate(c *call) answer {
 	}
 	changed := cert.name != up.name
 	cert.name = up.name
+	s.waf.gatherNames()
 	if up.material != nil {
 		changed = changed || !cert.material.sameContent(up.material) || cert.material.key != up.material.key
 		cert.material = up.material
@@ -250,8 +251,7 @@ func (s *Sim) removeCertificate(cert *wafCertificate) (answer, bool) {
 	if len(s.waf.boundHosts(cert)) > 0 {
 		return refuse(400, codeInUse, "Resource is in use"), false
 	}
-	at := slices.Index(s.waf.certs, cert)
-	s.waf.certs = slices.Delete(s.waf.certs, at, at+1)
+	s.waf.remove(slices.Index(s.waf.certs, cert))
 	return answer{}, true
 }
 

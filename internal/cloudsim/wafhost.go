@@ -110,10 +110,8 @@ func (s *Sim) findHost(c *call, param, eps string, which func(*wafHost) bool) (*
 }
 
 func (s *Sim) hostByID(id, eps string, which func(*wafHost) bool) *wafHost {
-	for _, host := range s.waf.hosts {
-		if host.id == id && which(host) && inProject(host.eps, eps) {
-			return host
-		}
+	if host := s.waf.hostsByID[id]; host != nil && which(host) && inProject(host.eps, eps) {
+		return host
 	}
 	return nil
 }
