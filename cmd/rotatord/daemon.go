@@ -31,9 +31,8 @@ import (
 )
 
 const (
-	// workersPerPlace is how many assignments of one place are worked on at once; the
-	// limits of each cloud's services are what really bounds the calls.
-	workersPerPlace = 8
+	// leastWorkers is how many assignments of one place are worked on at once, at least.
+	leastWorkers = 8
 	// staleBeat is the age of the scheduler's heartbeat at which the process counts as
 	// stuck: several times its longest sleep.
 	staleBeat = 3 * time.Minute
@@ -342,7 +341,7 @@ func (d *daemon) session(ctx context.Context) error {
 		d.publishHolds(ctx)
 		g.Go(func() error { return d.listen(ctx) })
 		g.Go(func() error { return d.followHolds(ctx) })
-		return d.bus.Work(ctx, workersPerPlace, d.work, func(id bus.ID) { d.queue.Freed(id) })
+		return d.bus.Work(ctx, d.workers, d.work, func(id bus.ID) { d.queue.Freed(id) })
 	})
 	return g.Wait()
 }

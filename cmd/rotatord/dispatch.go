@@ -35,6 +35,17 @@ func (d *daemon) work(ctx context.Context, w bus.Work) error {
 	return &bus.Retry{After: tryAgain, Err: err}
 }
 
+// workers is how many assignments of one place are worked on at once: twice as many as calls
+// may be under way at the clouds, since each makes one call after the other and writes the
+// journal between them. More would only hold what other daemons could do.
+func (d *daemon) workers() int {
+	n := 0
+	for _, c := range d.inForce().wiring.clients {
+		n += 2 * c.Concurrency()
+	}
+	return max(n, leastWorkers)
+}
+
 // wish is what somebody who asks for a look wants besides.
 type wish struct {
 	force, confirm bool

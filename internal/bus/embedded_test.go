@@ -214,7 +214,7 @@ func TestEmbeddedStartsAnewWhenItsStoreFails(t *testing.T) {
 	}
 	again(func(ctx context.Context) error { return b.Triggers(ctx, func(tr Trigger) { triggers <- tr }) })
 	again(func(ctx context.Context) error {
-		return b.Work(ctx, 1, func(_ context.Context, w Work) error { worked <- w; return nil }, func(ID) {})
+		return b.Work(ctx, one, func(_ context.Context, w Work) error { worked <- w; return nil }, func(ID) {})
 	})
 
 	// What the server does itself when it may not write any more.

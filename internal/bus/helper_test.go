@@ -185,7 +185,7 @@ func work(t testing.TB, b *Bus, workers int, handle func(context.Context, Work) 
 	if done == nil {
 		done = func(ID) {}
 	}
-	return background(t, func(ctx context.Context) error { return b.Work(ctx, workers, handle, done) })
+	return background(t, func(ctx context.Context) error { return b.Work(ctx, func() int { return workers }, handle, done) })
 }
 
 // withListener adds a listener on a free port.

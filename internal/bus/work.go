@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -99,13 +100,13 @@ func (b *Bus) offer(ctx context.Context, w Work) error {
 	return nil
 }
 
-// Work runs workers for the work of anybody and of this node, until ctx ends and the
-// last of them has finished. handle returns nil or an error that it has dealt with;
-// a *Retry brings the message back. Its context ends, with ErrLost for a cause, when
-// another daemon may have the work. done is called after each message that is finished
-// for good, when the assignment's place in the queue is free again. Work returns early,
-// with an error, when the server has lost the queue; Prepare makes it again.
-func (b *Bus) Work(ctx context.Context, workers int, handle func(context.Context, Work) error, done func(ID)) error {
+// Work has the work of anybody and of this node done, by as many workers at each place as
+// workers says at the time, until ctx ends and the last of them has finished. handle returns
+// nil or an error that it has dealt with; a *Retry brings the message back. Its context ends,
+// with ErrLost for a cause, when another daemon may have the work. done is called after each
+// message that is finished for good, when the assignment's place in the queue is free again.
+// Work returns early, with an error, when the server has lost the queue; Prepare makes it again.
+func (b *Bus) Work(ctx context.Context, workers func() int, handle func(context.Context, Work) error, done func(ID)) error {
 	var consumers []placed
 	for _, place := range []string{Any, b.cfg.Node} {
 		consumer, err := b.workConsumer(ctx, place)
@@ -119,9 +120,7 @@ func (b *Bus) Work(ctx context.Context, workers int, handle func(context.Context
 	desk := &desk{handle: handle, done: done, inHand: map[ID]bool{}}
 	var wg sync.WaitGroup
 	for _, consumer := range consumers {
-		for range workers {
-			wg.Go(func() { stop(b.worker(working, consumer, desk)) })
-		}
+		wg.Go(func() { stop(b.attend(working, consumer, desk, workers)) })
 	}
 	wg.Wait()
 	if ctx.Err() != nil {
@@ -187,16 +186,37 @@ func (b *Bus) workConsumer(ctx context.Context, place string) (jetstream.Consume
 	})
 }
 
-// worker takes one message at a time: a message that waits in a buffer would grow old
-// while another node could work on it. It returns when ctx ends, or with an error when
-// its consumer is gone from the server.
-func (b *Bus) worker(ctx context.Context, consumer placed, desk *desk) error {
+// attend hands the work at a place to workers. It asks for one message at a time, and only
+// while a worker is free: a message that waits in a buffer would grow old while another node
+// could work on it, and workers that each ask for themselves are heard from by the server
+// every two seconds, however little there is to do. It returns when ctx ends, or with an error
+// when its consumer is gone from the server, and the last worker has finished.
+func (b *Bus) attend(ctx context.Context, consumer placed, desk *desk, workers func() int) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	var busy atomic.Int64
+	freed := make(chan struct{}, 1)
 	for ctx.Err() == nil {
+		if busy.Load() >= int64(workers()) {
+			select {
+			case <-freed:
+			case <-ctx.Done():
+			}
+			continue
+		}
 		asked := time.Now()
 		m, err := nextMessage(ctx, consumer)
 		switch {
 		case err == nil:
-			b.process(ctx, m, asked, consumer.ours, desk)
+			busy.Add(1)
+			wg.Go(func() {
+				b.process(ctx, m, asked, consumer.ours, desk)
+				busy.Add(-1)
+				select {
+				case freed <- struct{}{}:
+				default:
+				}
+			})
 		case errors.Is(err, nats.ErrTimeout), ctx.Err() != nil:
 		default:
 			b.log.Debug("waiting for work", "err", err)

@@ -12,6 +12,8 @@ import (
 
 var shop = ID{"shop", "shop.example.com"}
 
+func one() int { return 1 }
+
 func offer(t testing.TB, b *Bus, place string, id ID, want error) {
 	t.Helper()
 	if err := b.offer(t.Context(), Work{ID: id, Place: place, Trigger: "file", Asked: time.Now()}); !errors.Is(err, want) {
@@ -358,7 +360,7 @@ func TestWorkEndsWhenTheServerLostIt(t *testing.T) {
 	// fail to make a consumer meanwhile: as a daemon does, begin again.
 	defer background(t, func(ctx context.Context) error {
 		for ctx.Err() == nil {
-			_ = b.Work(ctx, 1, func(_ context.Context, w Work) error { started <- w.ID; return nil }, func(ID) {})
+			_ = b.Work(ctx, one, func(_ context.Context, w Work) error { started <- w.ID; return nil }, func(ID) {})
 		}
 		return ctx.Err()
 	}).stop(t)
@@ -367,7 +369,7 @@ func TestWorkEndsWhenTheServerLostIt(t *testing.T) {
 
 func TestWorkFailsWithoutAQueue(t *testing.T) {
 	b := open(t, config(t, t.TempDir()))
-	err := b.Work(t.Context(), 1, func(context.Context, Work) error { return nil }, func(ID) {})
+	err := b.Work(t.Context(), one, func(context.Context, Work) error { return nil }, func(ID) {})
 	if err == nil {
 		t.Error("Work without a stream succeeded")
 	}

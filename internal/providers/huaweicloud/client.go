@@ -129,14 +129,14 @@ func (c *Client) build(cfg Config) (err error) {
 		c.circuits[service] = &circuit{}
 	}
 	if c.transport == nil {
-		if c.transport, err = newTransport(cfg, c.timeout); err != nil {
+		if c.transport, err = newTransport(cfg, c.timeout, c.Concurrency()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func newTransport(cfg Config, timeout time.Duration) (*http.Transport, error) {
+func newTransport(cfg Config, timeout time.Duration, concurrency int) (*http.Transport, error) {
 	proxy := http.ProxyFromEnvironment
 	if cfg.Proxy != "" {
 		u, err := url.Parse(cfg.Proxy)
@@ -150,11 +150,13 @@ func newTransport(cfg Config, timeout time.Duration) (*http.Transport, error) {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return own() }
 	}
 	return &http.Transport{
-		Proxy:                 proxy,
-		TLSClientConfig:       config,
-		ForceAttemptHTTP2:     true,
-		MaxIdleConns:          32,
-		MaxIdleConnsPerHost:   8,
+		Proxy:             proxy,
+		TLSClientConfig:   config,
+		ForceAttemptHTTP2: true,
+		// As many as calls may be under way: one more would be closed after each call, and its
+		// successor greeted with a handshake.
+		MaxIdleConns:          4 * concurrency,
+		MaxIdleConnsPerHost:   concurrency,
 		IdleConnTimeout:       90 * time.Second,
 		TLSHandshakeTimeout:   10 * time.Second,
 		ResponseHeaderTimeout: timeout,
@@ -165,6 +167,15 @@ func newTransport(cfg Config, timeout time.Duration) (*http.Transport, error) {
 
 // Name returns the cloud's name in the configuration.
 func (c *Client) Name() string { return c.name }
+
+// Concurrency is how many calls may be in flight at the service that takes the most.
+func (c *Client) Concurrency() int {
+	most := 0
+	for _, g := range c.gates {
+		most = max(most, cap(g.slots))
+	}
+	return most
+}
 
 // OpenTelekomCloud reports whether the account is one of Open Telekom Cloud,
 // where some services know fewer calls (reference 2.12).
