@@ -129,6 +129,9 @@ func (s *Set) Remove(path string) {
 // File returns what is known of a path; nil if nothing.
 func (s *Set) File(path string) *FileFacts { return s.files[path] }
 
+// HasLeaf reports whether a file holds the leaf with this fingerprint and a name of its own.
+func (s *Set) HasLeaf(f Fingerprint) bool { return s.leaves[f] != nil }
+
 // repeats reports whether the file has that certificate, in that role, before.
 func (f *FileFacts) repeats(i int) bool {
 	return slices.ContainsFunc(f.Certificates[:i], func(at CertificateAt) bool {

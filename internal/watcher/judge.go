@@ -14,10 +14,12 @@ type judge struct {
 	marked map[string]struct{}
 	// reported are the leaves' names in quarantined files, at the last look.
 	reported map[string]struct{}
+	// postponed are those that an early look saw change: the next one judges them again.
+	postponed map[string]struct{}
 }
 
 func newJudge() judge {
-	return judge{marked: make(map[string]struct{}), reported: make(map[string]struct{})}
+	return judge{marked: make(map[string]struct{}), reported: make(map[string]struct{}), postponed: make(map[string]struct{})}
 }
 
 // certificates returns the certificates after a look and the names of those that
@@ -33,6 +35,8 @@ func (j *judge) certificates(s *scanner, before map[string]*Certificate) (map[st
 	for _, name := range s.set.Update() {
 		names[name] = struct{}{}
 	}
+	maps.Copy(names, j.postponed)
+	clear(j.postponed)
 	maps.Copy(names, j.marked)
 	maps.Copy(names, j.reported) // what was broken may be so no longer
 	clear(j.reported)
@@ -69,6 +73,43 @@ func (j *judge) certificates(s *scanner, before map[string]*Certificate) (map[st
 	}
 	slices.Sort(changed)
 	return after, changed
+}
+
+// early is certificates for a look at what has not settled yet: only what cannot be the middle
+// of a replacement is taken.
+func (j *judge) early(s *scanner, before map[string]*Certificate) (map[string]*Certificate, []string) {
+	after := before
+	var changed []string
+	for _, name := range s.set.Update() {
+		j.postponed[name] = struct{}{}
+		old, found := before[name], s.set.Assembly(name)
+		if old == nil || old.Problem != nil || found.Pair == nil || !s.replaced(&old.Pair, found.Pair) || problemOf(s, &Certificate{Pair: *found.Pair}, found, nil) != nil {
+			continue
+		}
+		if len(changed) == 0 {
+			after = maps.Clone(before)
+		}
+		after[name] = &Certificate{Pair: *found.Pair, Since: s.now, Older: len(found.Pair.Older)}
+		changed = append(changed, name)
+	}
+	slices.Sort(changed)
+	return after, changed
+}
+
+// replaced reports whether the files of a newer version have taken the place of all those of
+// the one in force: every file of the pair was replaced just now, no file holds the old leaf
+// any more, and the chain is the one that was there before. What still lacks a file, or is
+// written in pieces, fails one of the three.
+func (s *scanner) replaced(old, now *certs.Pair) bool {
+	if !now.Info.NewerThan(old.Info) || now.Chain != old.Chain || len(old.Info.Names) == 0 || s.set.HasLeaf(old.Info.Fingerprint) {
+		return false
+	}
+	for _, path := range slices.Concat([]string{now.LeafFile, now.KeyFile}, now.ChainFiles, old.ChainFiles) {
+		if _, ok := s.fresh[path]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // decide returns what is in force for one name: the complete pair on disk, or the

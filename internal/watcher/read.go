@@ -45,6 +45,11 @@ func (s *scanner) read(paths []string) []*certs.FileFacts {
 
 // enter takes the facts of a file that was read.
 func (s *scanner) enter(path string, facts *certs.FileFacts) {
+	if s.early && len(facts.Problems) > 0 {
+		s.lookAgain(path) // it may be half written; what it held counts until it has settled
+		return
+	}
+	s.fresh[path] = struct{}{}
 	if len(facts.Problems) > 0 {
 		gone := false
 		switch facts.Problems[0].Reason {

@@ -41,6 +41,9 @@ type scanner struct {
 	everything   bool     // this look goes through all directories
 	restructured bool     // directories or links to them came or went
 	unread       []string // files to be read in this look
+	early        bool     // this look is at what has not settled
+	// fresh are the files that were read since the last look at what had settled.
+	fresh        map[string]struct{}
 	newlyWatched []*directory
 	dropped      map[inode]bool // directories of which a name went in this look
 
@@ -66,6 +69,7 @@ func newScanner(config Config, logger *slog.Logger) *scanner {
 		reached:        make(map[string]map[string]struct{}),
 		holds:          make(map[string]int),
 		dropped:        make(map[inode]bool),
+		fresh:          make(map[string]struct{}),
 		directoryLinks: make(map[string]*file),
 		reader:         certs.NewReader(config.KeyPassword),
 		set:            certs.NewSet(),
@@ -100,6 +104,24 @@ func (s *scanner) rescan(reasons ...RescanReason) {
 	if s.up {
 		s.lastScan = s.now
 	}
+}
+
+// applyEarly looks where something happened before it has settled; false where that must wait:
+// for what is about directories rather than files, and while the root is away.
+func (s *scanner) applyEarly(b batch) bool {
+	for path, gone := range b.paths {
+		if slices.Contains(s.rootEntries, path) || s.holds[path] > 0 || gone && (s.directories[path] != nil || len(s.aliases[path]) > 0) {
+			return false
+		}
+	}
+	if !s.up {
+		return false
+	}
+	s.now, s.early = time.Now(), true
+	s.lookAtPaths(b.paths)
+	s.finish()
+	s.early = false
+	return true
 }
 
 // apply looks where a batch of hints says that something happened.
@@ -225,6 +247,7 @@ func (s *scanner) snapshot(before *Snapshot) (*Snapshot, Change) {
 	}
 	var change Change
 	after.certificates, change.Certificates = s.judge.certificates(s, before.certificates)
+	clear(s.fresh)
 	after.Problems = s.problems(after.certificates)
 	return after, change
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -51,7 +52,12 @@ type batch struct {
 	paths             map[string]bool // path -> gone
 	lost              bool
 	events, coalesced uint64
+	// early: it is not settled yet. The same paths come again, and count then.
+	early bool
 }
+
+// earlier is the batch as it is looked at before it has settled.
+func (b *batch) earlier() batch { return batch{paths: maps.Clone(b.paths), early: true} }
 
 func (b *batch) add(h hint) {
 	b.events++
@@ -74,18 +80,27 @@ func (b *batch) add(h hint) {
 	b.paths[h.path] = gone || h.gone
 }
 
+// maxEarly is how many paths are worth an early look: more are no replacement of one pair.
+const maxEarly = 64
+
 // settle collects hints until none came for quiet, or the first is maxQuiet old,
 // and then offers them as one batch. While nobody takes it, further hints join
-// and it settles anew. It has no state but its own and ends with ctx.
-func settle(ctx context.Context, in <-chan hint, out chan<- batch, quiet, maxQuiet time.Duration) {
+// and it settles anew. When none came for brief, and they are few, it offers them for an
+// early look, and goes on as if it had not; 0 for never. It has no state but its own and
+// ends with ctx.
+func settle(ctx context.Context, in <-chan hint, out chan<- batch, brief, quiet, maxQuiet time.Duration) {
 	var (
 		pending batch
 		first   time.Time
 		offer   chan<- batch // nil until settled
+		early   chan<- batch // nil but for an early look, at hasty
+		hasty   batch
 	)
-	timer := time.NewTimer(maxQuiet)
+	timer, soon := time.NewTimer(maxQuiet), time.NewTimer(maxQuiet)
 	timer.Stop()
+	soon.Stop()
 	defer timer.Stop()
+	defer soon.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,10 +111,18 @@ func settle(ctx context.Context, in <-chan hint, out chan<- batch, quiet, maxQui
 				first = now
 			}
 			pending.add(h)
-			offer = nil
+			offer, early = nil, nil
 			timer.Reset(max(0, min(quiet, first.Add(maxQuiet).Sub(now))))
+			soon.Stop()
+			if 0 < brief && brief < quiet && !pending.lost && len(pending.paths) <= maxEarly {
+				soon.Reset(brief)
+			}
+		case <-soon.C:
+			early, hasty = out, pending.earlier()
+		case early <- hasty:
+			early, hasty = nil, batch{}
 		case <-timer.C:
-			offer = out
+			offer, early = out, nil
 		case offer <- pending:
 			pending, offer = batch{}, nil
 		}

@@ -13,13 +13,14 @@ import (
 // TestSettle runs the debouncer under fake time.
 func TestSettle(t *testing.T) {
 	const quiet, maxQuiet = 20 * time.Millisecond, 250 * time.Millisecond
+	brief := time.Duration(0)
 	inBubble := func(name string, f func(t *testing.T, in chan<- hint, out <-chan batch)) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				in, out := make(chan hint), make(chan batch)
-				go settle(ctx, in, out, quiet, maxQuiet)
+				go settle(ctx, in, out, brief, quiet, maxQuiet)
 				f(t, in, out)
 				cancel()
 				synctest.Wait()
@@ -97,6 +98,37 @@ func TestSettle(t *testing.T) {
 		in <- hint{lost: true}
 		if b := <-out; !b.lost || b.events != 1 {
 			t.Errorf("%+v", b)
+		}
+	})
+	brief = 2 * time.Millisecond
+	inBubble("a few are offered early, and again", func(t *testing.T, in chan<- hint, out <-chan batch) {
+		from := time.Now()
+		in <- hint{path: "/a"}
+		time.Sleep(time.Millisecond)
+		in <- hint{path: "/b"}
+		for _, want := range []struct {
+			early bool
+			after time.Duration
+		}{{true, 3 * time.Millisecond}, {false, 21 * time.Millisecond}} {
+			b := <-out
+			if took := time.Since(from); b.early != want.early || took != want.after || len(b.paths) != 2 {
+				t.Errorf("%+v after %s, want %+v", b, took, want)
+			}
+		}
+	})
+	inBubble("an early offer that nobody takes is the settled one", func(t *testing.T, in chan<- hint, out <-chan batch) {
+		in <- hint{path: "/a"}
+		time.Sleep(2 * quiet)
+		if b := <-out; b.early {
+			t.Error("it has settled")
+		}
+	})
+	inBubble("many are not", func(t *testing.T, in chan<- hint, out <-chan batch) {
+		for i := range maxEarly + 1 {
+			in <- hint{path: fmt.Sprint(i)}
+		}
+		if b := <-out; b.early {
+			t.Errorf("%d paths were offered early", len(b.paths))
 		}
 	})
 }

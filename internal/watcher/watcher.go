@@ -83,6 +83,8 @@ type Watcher struct {
 	// looked, if not nil, is called after every look, also one without change;
 	// for tests, which must not sleep.
 	looked func()
+	// lookedEarly is the same for looks at what had not settled.
+	lookedEarly func()
 }
 
 // New checks the configuration. Nothing is read before Run.
@@ -228,7 +230,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	if s.notifier != nil {
 		source := s.notifier
 		group.Go(func() error { pump(ctx, source, hints, w.logger); return nil })
-		group.Go(func() error { settle(ctx, hints, batches, w.config.Quiet, w.config.MaxQuiet); return nil })
+		group.Go(func() error { settle(ctx, hints, batches, brief, w.config.Quiet, w.config.MaxQuiet); return nil })
 	}
 	group.Go(func() error {
 		defer s.close()
@@ -262,6 +264,15 @@ func (w *Watcher) loop(ctx context.Context, s *scanner, batches <-chan batch) {
 		case <-ctx.Done():
 			return
 		case b := <-batches:
+			if b.early {
+				if s.applyEarly(b) && ctx.Err() == nil {
+					w.publishEarly(s)
+				}
+				if w.lookedEarly != nil {
+					w.lookedEarly()
+				}
+				continue
+			}
 			s.apply(b)
 		case <-w.wake:
 			reasons, waiting = w.takeRequests()
@@ -290,6 +301,25 @@ func (w *Watcher) pause(s *scanner) time.Duration {
 		return min(w.config.PollInterval, w.config.Interval)
 	}
 	return w.config.Interval
+}
+
+// brief is how long no event must come before an early look: one writer's renames are closer
+// together. It costs what it saves, when the look finds that it was too early.
+const brief = 2 * time.Millisecond
+
+// publishEarly is publish for what is certain before it has settled.
+func (w *Watcher) publishEarly(s *scanner) {
+	before := w.snapshot.Load()
+	certificates, changed := s.judge.early(s, before.certificates)
+	if len(changed) == 0 {
+		return
+	}
+	after := *before
+	after.certificates = certificates
+	w.snapshot.Store(&after)
+	if w.config.OnChange != nil {
+		w.config.OnChange(Change{Certificates: changed})
+	}
 }
 
 // publish swaps the new snapshot in and then tells.
