@@ -70,6 +70,7 @@ type daemon struct {
 	// onboarding is how far many assignments are.
 	onboarding onboarding
 	changes    changes
+	heard      heard
 	// generation is what is in force; reloading is held by who builds the next one.
 	generation atomic.Pointer[generation]
 	reloading  sync.Mutex

@@ -5,17 +5,20 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/bus"
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/rotation"
+	"github.com/rotatord/rotatord/internal/watcher"
 )
 
 // work does what a message of the work queue asks for.
 func (d *daemon) work(ctx context.Context, w bus.Work) error {
 	err := d.engine.Process(ctx, rotation.ID(w.ID), rotation.Request{
-		Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked, Newest: w.Newest, By: w.By, Reason: w.Reason,
+		Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked, Newest: w.Newest, Heard: d.heard.last(rotation.ID(w.ID)),
+		By: w.By, Reason: w.Reason,
 	})
 	switch {
 	case err == nil:
@@ -63,6 +66,7 @@ func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted fu
 // workFor is the request for a look. Every reason to look ends here.
 func (d *daemon) workFor(id rotation.ID, t rotation.Trigger, w wish) bus.Work {
 	d.metrics.Triggered(string(t))
+	d.heard.note(id)
 	// What somebody waits for is by this host's clock; a message's time is by the server's.
 	newest := time.Now()
 	if w.asked.IsZero() {
@@ -90,8 +94,12 @@ func (d *daemon) offerDue(t rotation.Trigger) {
 }
 
 func (d *daemon) offerDueOf(policy string, t rotation.Trigger) {
+	d.offerDueAmong(d.assignments(policy), t)
+}
+
+func (d *daemon) offerDueAmong(ids []rotation.ID, t rotation.Trigger) {
 	now := time.Now()
-	for _, id := range d.assignments(policy) {
+	for _, id := range ids {
 		if d.engine.Due(id, d.records.get(id), t, now) {
 			d.enqueue(id, t, wish{}, nil)
 		}
@@ -118,14 +126,32 @@ func (d *daemon) assignments(policy string) []rotation.ID {
 	return ids
 }
 
-// sourceChanged looks at all assignments of a policy, in memory: a new certificate may
-// also take an endpoint over from another.
-func (d *daemon) sourceChanged(policy string) {
+// has reports whether an assignment is one of assignments.
+func (d *daemon) has(id rotation.ID) bool {
+	part, ok := d.inForce().parts[id.Policy]
+	if !ok {
+		return false
+	}
+	_, taken := slices.BinarySearch(part.source.names(), id.Certificate)
+	return taken || d.records.peek(id) != nil
+}
+
+// sourceChanged looks at the assignments of a policy that changed, in memory, or at all of
+// them: a certificate with new names may also take an endpoint over from another.
+func (d *daemon) sourceChanged(policy string, c watcher.Change) {
 	d.changes.tell()
 	if !d.replayed.Load() {
 		return // everything is looked at when the journal has been read
 	}
-	d.offerDueOf(policy, rotation.TriggerFile)
+	if c.Renamed || len(c.Certificates) == 0 {
+		d.offerDueOf(policy, rotation.TriggerFile)
+	} else {
+		ids := make([]rotation.ID, len(c.Certificates))
+		for i, name := range c.Certificates {
+			ids[i] = rotation.ID{Policy: policy, Certificate: name}
+		}
+		d.offerDueAmong(ids, rotation.TriggerFile)
+	}
 	if p, ok := d.inForce().parts[policy]; ok && p.watcher != nil && len(p.watcher.Snapshot().Problems) > 0 {
 		// What is wrong now may be the middle of a replacement; if it lasts, it is said.
 		time.AfterFunc(rotation.SettleTime, func() { d.offerDueOf(policy, rotation.TriggerFile) })
@@ -178,6 +204,30 @@ func (d *daemon) triggered(t bus.Trigger) {
 	d.queue.EnqueueAll(topic, all, t.Done)
 }
 
+// heard is when this process last heard a reason to look at an assignment: a look at its
+// source that began later need not be repeated. It is kept in memory, by a clock that nobody
+// sets; there is one entry for each assignment at most.
+type heard struct {
+	mu sync.Mutex
+	at map[rotation.ID]time.Time
+}
+
+func (h *heard) note(id rotation.ID) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.at == nil {
+		h.at = map[rotation.ID]time.Time{}
+	}
+	h.at[id] = time.Now()
+}
+
+// last is zero where the work was asked for by another process, or before this one began.
+func (h *heard) last(id rotation.ID) time.Time {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.at[id]
+}
+
 // meant lists the assignments that a trigger means. Triggers of one topic mean the same; it
 // is empty where no policy hears the trigger.
 func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, topic string) {
@@ -189,10 +239,10 @@ func (d *daemon) meant(t bus.Trigger) (ids []rotation.ID, topic string) {
 		if !p.When.Hears(policy.OnNATS) {
 			continue
 		}
-		for _, id := range d.assignments(p.Name) {
-			if t.Certificate == "" || t.Certificate == id.Certificate {
-				ids = append(ids, id)
-			}
+		if t.Certificate == "" {
+			ids = append(ids, d.assignments(p.Name)...)
+		} else if id := (rotation.ID{Policy: p.Name, Certificate: t.Certificate}); d.has(id) {
+			ids = append(ids, id)
 		}
 	}
 	return ids, topic

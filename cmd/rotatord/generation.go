@@ -36,7 +36,7 @@ func (d *daemon) build(set *policy.Set, before *generation) (*generation, error)
 			g.parts[p.Name] = before.parts[p.Name]
 			continue
 		}
-		part, err := g.wiring.part(p, func(watcher.Change) { d.sourceChanged(p.Name) })
+		part, err := g.wiring.part(p, func(c watcher.Change) { d.sourceChanged(p.Name, c) })
 		if err != nil {
 			return nil, err
 		}

@@ -91,7 +91,12 @@ func (s *directorySource) troubledSince(certificate string, troubled bool) time.
 }
 
 // Refresh implements rotation.Source.
-func (s *directorySource) Refresh(ctx context.Context) error { return s.watcher.Refresh(ctx) }
+func (s *directorySource) Refresh(ctx context.Context, since time.Time) error {
+	if since.IsZero() {
+		return s.watcher.Refresh(ctx)
+	}
+	return s.watcher.RefreshSince(ctx, since)
+}
 
 // Load implements rotation.Source.
 func (s *directorySource) Load(_ context.Context, certificate string, f certs.Fingerprint) (*certs.Bundle, error) {

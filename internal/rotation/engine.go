@@ -88,6 +88,8 @@ type Request struct {
 	Asked time.Time
 	// Newest is when the last trigger came that the same look answers; zero for Asked.
 	Newest time.Time
+	// Heard is when this process heard of the last of them; zero if it did not.
+	Heard time.Time
 	// By and Reason are who asked, and why, where somebody did.
 	By, Reason string
 }
@@ -278,7 +280,7 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		return nil, nil
 	}
 	if q.Trigger.impatient() { // the others can wait for what the watcher hears
-		if err := a.Source.Refresh(ctx); e.stopping.Load() {
+		if err := a.Source.Refresh(ctx, q.Heard); e.stopping.Load() {
 			return nil, ErrStopping
 		} else if err != nil {
 			return nil, fmt.Errorf("look at the source of %s/%s: %w", id.Policy, id.Certificate, err)

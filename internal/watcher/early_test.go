@@ -1,10 +1,14 @@
 package watcher
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/fsnotify/fsnotify"
 
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/certs/certstest"
@@ -108,6 +112,10 @@ func TestEarlyBeforeQuiet(t *testing.T) {
 	changes := make(chan Change, 16)
 	w, err := New(Config{Root: root, Quiet: time.Hour, MaxQuiet: time.Hour, Interval: 2 * time.Hour, OnChange: func(c Change) { changes <- c }})
 	must(t, err)
+	w.newNotifier = func() (notifier, error) {
+		n, err := newFSNotifier()
+		return withoutNeighbours{n, root, make(chan fsnotify.Event)}.start(t.Context()), err
+	}
 	looked := make(chan struct{}, 1)
 	w.lookedEarly = func() {
 		select {
@@ -133,3 +141,30 @@ func TestEarlyBeforeQuiet(t *testing.T) {
 	must(t, certstest.WritePair(root, "shop", three))
 	r.serves(shop, three)
 }
+
+// withoutNeighbours hides what other tests do in the directories above the root: with a quiet
+// time of an hour it adds up to more than is looked at early.
+type withoutNeighbours struct {
+	notifier
+	root string
+	out  chan fsnotify.Event
+}
+
+func (n withoutNeighbours) start(ctx context.Context) notifier {
+	go func() {
+		defer close(n.out)
+		for event := range n.notifier.events() {
+			if !strings.HasPrefix(event.Name, n.root+"/") {
+				continue
+			}
+			select {
+			case n.out <- event:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return n
+}
+
+func (n withoutNeighbours) events() <-chan fsnotify.Event { return n.out }

@@ -167,6 +167,15 @@ func problemOf(s *scanner, last *Certificate, found certs.Assembly, broken []*ce
 	return first
 }
 
+// isRenamed reports whether one of the changed certificates came, went, or has other names or
+// another issuer.
+func isRenamed(before, after map[string]*Certificate, changed []string) bool {
+	return slices.ContainsFunc(changed, func(name string) bool {
+		a, b := before[name], after[name]
+		return a == nil || b == nil || !slices.Equal(a.Pair.Info.Names, b.Pair.Info.Names) || a.Pair.Info.IssuerCN != b.Pair.Info.IssuerCN
+	})
+}
+
 func sameCertificate(a, b *Certificate) bool {
 	if a == nil || b == nil {
 		return a == b

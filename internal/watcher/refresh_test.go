@@ -3,6 +3,8 @@ package watcher
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -128,6 +130,57 @@ func TestRefreshEndsWithTheWatcher(t *testing.T) {
 		all.Wait()
 		if err := w.Refresh(context.Background()); !errors.Is(err, ErrStopped) {
 			t.Fatalf("after the end: %v", err)
+		}
+	}
+}
+
+// TestRefreshSince: a look that began after the reason for it was heard is not repeated, an
+// earlier one is.
+func TestRefreshSince(t *testing.T) {
+	root := t.TempDir()
+	must(t, certstest.WritePair(root, "shop", issue(t, shop, 1)))
+	r := start(t, Config{Root: root, Interval: time.Hour, Quiet: time.Hour, MaxQuiet: time.Hour})
+	manual := func() uint64 { return r.Snapshot().Rescans[Manual] }
+	heard := time.Now()
+	for i, want := range []uint64{1, 1} {
+		if must(t, r.RefreshSince(t.Context(), heard)); manual() != want {
+			t.Errorf("refresh %d of one reason: %d looks", i, manual())
+		}
+	}
+	must(t, os.Remove(filepath.Join(root, "shop.key")))
+	if must(t, r.RefreshSince(t.Context(), time.Now())); manual() != 2 {
+		t.Errorf("another reason: %d looks", manual())
+	}
+	r.until("the key is missed", func(s *Snapshot) bool { return len(s.Problems) > 0 })
+}
+
+// TestRenamed: what others may be concerned by is told apart from a plain renewal.
+func TestRenamed(t *testing.T) {
+	root := t.TempDir()
+	must(t, certstest.WritePair(root, "shop", issue(t, shop, 1)))
+	changes := make(chan Change, 8)
+	w, err := New(Config{Root: root, OnChange: func(c Change) { changes <- c }})
+	must(t, err)
+	go func() { _ = w.Run(t.Context()) }()
+	more, err := authority().Issue(certstest.Options{Names: []string{shop, "more.example.com"}, NotBefore: time.Now().Add(-time.Hour)})
+	must(t, err)
+	for _, step := range []struct {
+		what string
+		do   func() error
+		want bool
+	}{
+		{"the first scan", func() error { return nil }, true},
+		{"a renewal", func() error { return certstest.WritePair(root, "shop", issue(t, shop, 2)) }, false},
+		{"another name", func() error { return certstest.WritePair(root, "shop", more) }, true},
+		{"another certificate", func() error { return certstest.WritePair(root, "more", issue(t, "a.example.com", 1)) }, true},
+	} {
+		must(t, step.do())
+		c := <-changes
+		for len(c.Certificates) == 0 || len(w.Snapshot().Problems) > 0 {
+			c = <-changes
+		}
+		if c.Renamed != step.want {
+			t.Errorf("%s: %+v", step.what, c)
 		}
 	}
 }

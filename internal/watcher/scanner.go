@@ -247,6 +247,7 @@ func (s *scanner) snapshot(before *Snapshot) (*Snapshot, Change) {
 	}
 	var change Change
 	after.certificates, change.Certificates = s.judge.certificates(s, before.certificates)
+	change.Renamed = isRenamed(before.certificates, after.certificates, change.Certificates)
 	clear(s.fresh)
 	after.Problems = s.problems(after.certificates)
 	return after, change

@@ -58,6 +58,9 @@ type Change struct {
 	// Certificates are the names that appeared, changed version or chain,
 	// vanished, or whose problem changed; sorted. It may be empty.
 	Certificates []string
+	// Renamed says that one of them came or went, or has other names or another issuer than
+	// before: it may concern others too.
+	Renamed bool
 }
 
 // ErrStopped means that Run has ended.
@@ -144,6 +147,16 @@ func (w *Watcher) Ready() <-chan struct{} { return w.ready }
 // Rescan asks for a look at everything and returns at once; several requests
 // may be answered by one look.
 func (w *Watcher) Rescan(reason RescanReason) { w.request(reason, nil) }
+
+// RefreshSince returns when a look at everything that began after since, which may be in the
+// past, has ended and its snapshot is in place. The time must be one of this process, so that
+// it is compared by the clock that nobody sets.
+func (w *Watcher) RefreshSince(ctx context.Context, since time.Time) error {
+	if s := w.Snapshot(); s.Up && s.LastScan.After(since) {
+		return nil
+	}
+	return w.Refresh(ctx)
+}
 
 // Refresh returns when a look at everything that began after the call has ended and its
 // snapshot is in place, or with the context's error, or with ErrStopped if nobody looks any
@@ -318,7 +331,7 @@ func (w *Watcher) publishEarly(s *scanner) {
 	after.certificates = certificates
 	w.snapshot.Store(&after)
 	if w.config.OnChange != nil {
-		w.config.OnChange(Change{Certificates: changed})
+		w.config.OnChange(Change{Certificates: changed, Renamed: isRenamed(before.certificates, certificates, changed)})
 	}
 }
 
