@@ -36,6 +36,10 @@ type experiment struct {
 func experiments() []experiment {
 	return []experiment{
 		{name: "load", what: "a directory of N pairs: start to ready, first and later scrapes, memory", sizes: []int{1000, 10000, 100000}, run: load},
+		{name: "trigger", what: "a change on disk and a message over NATS, to the first call and to the end; a flood of messages", sizes: []int{100, 1000}, run: trigger},
+		{name: "bulk", what: "N certificates replaced at once, all to their hosts in a simulated cloud", sizes: []int{100, 1000, 10000}, run: bulk},
+		{name: "drift", what: "one comparison of N converged certificates with the cloud", sizes: []int{100, 1000, 10000}, run: drift},
+		{name: "fleet", what: "1, 2 and 4 daemons on one NATS issue and deploy N certificates", sizes: []int{1000}, run: fleet},
 		{name: "soak", what: "renewals, faults, triggers and reloads for the time of -for: does anything grow", sizes: []int{10000}, asked: true, run: soak},
 	}
 }
@@ -46,9 +50,9 @@ type bench struct {
 	dir    string // for pairs, configurations and state
 	rounds int
 	lasts  time.Duration // of what is not over by itself
-	report *report
-
-	arguments []string // of the daemon, besides its configuration
+	// profiles has the daemons serve profiles of themselves.
+	profiles bool
+	report   *report
 }
 
 func main() {
@@ -68,6 +72,7 @@ func command(ctx context.Context, args []string) (err error) {
 	lasts := flags.Duration("for", time.Hour, "how long soak lasts")
 	binary := flags.String("rotatord", "", "the program; default: built from ./cmd/rotatord")
 	dir := flags.String("dir", "", "where to work; what is made there stays. Default: a temporary directory")
+	profiles := flags.Bool("pprof", false, "have the daemons serve profiles on their control sockets, <dir>/daemon/state/rotatord.sock")
 	out := flags.String("o", "", "file that the figures are added to, as lines of JSON")
 	flags.Usage = func() {
 		fmt.Fprintln(flags.Output(), "usage: go run ./bench [flags], in the root of the repository")
@@ -90,7 +95,7 @@ func command(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{binary: *binary, dir: *dir, rounds: *rounds, lasts: *lasts}
+	b := &bench{binary: *binary, dir: *dir, rounds: *rounds, lasts: *lasts, profiles: *profiles}
 	if b.dir == "" {
 		if b.dir, err = os.MkdirTemp("", "rotatord-bench-"); err != nil {
 			return err

@@ -8,13 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -28,13 +28,18 @@ type process struct {
 	ended   chan error
 }
 
-// lastWords are the end of a log.
-type lastWords struct{ text []byte }
+// lastWords are the end of a log, which may be read while it is written.
+type lastWords struct {
+	mu   sync.Mutex
+	text []byte
+}
 
 const longestWords = 16 << 10
 
-// Write implements io.Writer; the process that writes is the only one that calls it.
+// Write implements io.Writer.
 func (l *lastWords) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	l.text = append(l.text, p...)
 	if len(l.text) > 2*longestWords {
 		l.text = append(l.text[:0], l.text[len(l.text)-longestWords:]...)
@@ -42,25 +47,36 @@ func (l *lastWords) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (l *lastWords) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return string(l.text)
+}
+
 // startLimit bounds how long a daemon may take until it is ready.
 const startLimit = 10 * time.Minute
 
 // daemon configures and starts one in dir, and waits until it is ready. extra is added to its configuration.
 func (b *bench) daemon(ctx context.Context, dir, extra string) (*process, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	return b.daemonNamed(ctx, dir, "bench", extra)
+}
+
+// daemonNamed is daemon for one of several nodes.
+func (b *bench) daemonNamed(ctx context.Context, dir, node, extra string) (*process, error) {
+	address, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	p := &process{address: listener.Addr().String(), ended: make(chan error, 1)}
-	if err := listener.Close(); err != nil {
-		return nil, err
-	}
+	p := &process{address: address, ended: make(chan error, 1)}
 	config := filepath.Join(dir, "rotatord.yaml")
-	text := fmt.Sprintf("state: state\nnode: bench\nhttp: {listen: %q}\nlog: {level: warn}\n%s", p.address, extra)
+	text := fmt.Sprintf("state: state\nnode: %s\nhttp: {listen: %q}\nlog: {level: warn}\n%s", node, p.address, extra)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	p.cmd = exec.CommandContext(ctx, b.binary, append([]string{"run", "--config", config}, b.arguments...)...)
+	p.cmd = exec.CommandContext(ctx, b.binary, "run", "--config", config)
+	if b.profiles {
+		p.cmd.Args = append(p.cmd.Args, "--pprof")
+	}
 	p.cmd.Stdout, p.cmd.Stderr = &p.log, &p.log
 	p.started = time.Now()
 	if err := p.cmd.Start(); err != nil {
@@ -69,7 +85,7 @@ func (b *bench) daemon(ctx context.Context, dir, extra string) (*process, error)
 	go func() { p.ended <- p.cmd.Wait() }()
 	if err := p.await(ctx, "/readyz"); err != nil {
 		p.kill()
-		return nil, fmt.Errorf("%w\n%s", err, p.log.text)
+		return nil, fmt.Errorf("%w\n%s", err, p.log.String())
 	}
 	return p, nil
 }
@@ -112,7 +128,7 @@ func (p *process) stop() (float64, error) {
 		return 0, err
 	}
 	if err := <-p.ended; err != nil {
-		return 0, fmt.Errorf("the daemon ended: %w\n%s", err, p.log.text)
+		return 0, fmt.Errorf("the daemon ended: %w\n%s", err, p.log.String())
 	}
 	state := p.cmd.ProcessState
 	return (state.UserTime() + state.SystemTime()).Seconds(), nil

@@ -104,3 +104,18 @@ func short(v float64) string {
 	}
 	return fmt.Sprintf("%.3g", v)
 }
+
+// note prints something that is no figure, of the experiment under way.
+func (r *report) note(format string, args ...any) error {
+	_, err := fmt.Fprintf(r.text, "%-8s %7d  %s\n", r.experiment, r.n, fmt.Sprintf(format, args...))
+	return err
+}
+
+func (r *report) addAll(figures []figure) error {
+	for _, f := range figures {
+		if err := r.add(f); err != nil {
+			return err
+		}
+	}
+	return nil
+}

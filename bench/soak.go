@@ -80,7 +80,7 @@ func soak(ctx context.Context, b *bench, n int) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = s.cloud.Close() }()
+	defer func() { _ = s.cloud.sim.Close() }()
 	if err := s.play(ctx, n); err != nil {
 		return s.failed(err)
 	}
@@ -104,19 +104,15 @@ func newSoaking(ctx context.Context, b *bench, n int) (*soaking, error) {
 	if s.pairs, err = generate(ctx, filepath.Join(b.dir, "pairs"), n, flat); err != nil {
 		return nil, err
 	}
-	if s.cloud, err = newCloud(ctx, b.dir, n, cloudsim.Config{Misbehave: true, Edges: 2}); err != nil {
+	if s.cloud, err = startCloud(ctx, filepath.Join(b.dir, "cloud"), n, cloudsim.Config{Misbehave: true}); err != nil {
 		return nil, err
 	}
-	policy := s.cloud.covered(s.pairs, "retain: {superseded: 1, for: 1m}\ndrift: {every: 10m}\n")
+	policy := fmt.Sprintf(firewall, s.pairs.root) + "retain: {superseded: 1, for: 1m}\ndrift: {every: 10m}\n"
 	if s.dir, err = home(b.dir, map[string]string{"all": policy}); err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := freeAddress()
 	if err != nil {
-		return nil, err
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
 		return nil, err
 	}
 	binary, err := buildLeakFinding(ctx, b.dir)
@@ -124,8 +120,8 @@ func newSoaking(ctx context.Context, b *bench, n int) (*soaking, error) {
 		return nil, err
 	}
 	finding := *b
-	finding.binary, finding.arguments = binary, []string{"--pprof"}
-	extra := s.cloud.yaml(100000, 16) + fmt.Sprintf("nats: {embedded: {listen: %q}}\n", address)
+	finding.binary, finding.profiles = binary, true
+	extra := s.cloud.yaml(concurrency) + fmt.Sprintf("nats: {embedded: {listen: %q}}\n", address)
 	if s.daemon, err = finding.daemon(ctx, s.dir, extra); err != nil {
 		return nil, err
 	}
@@ -149,7 +145,7 @@ func buildLeakFinding(ctx context.Context, dir string) (string, error) {
 
 // play is everything that happens; it begins when all n are served.
 func (s *soaking) play(ctx context.Context, n int) error {
-	if err := s.until(ctx, "the first convergence", func() bool { return s.cloud.bound() == n }); err != nil {
+	if err := s.until(ctx, "the first convergence", func() bool { return s.bound() == n }); err != nil {
 		return err
 	}
 	s.begun = time.Now()
@@ -167,7 +163,7 @@ func (s *soaking) play(ctx context.Context, n int) error {
 			err = s.renew(s.random.IntN(n))
 		case <-fault:
 			s.faults++
-			_, err = s.cloud.Faults().Add(misfortunes[s.random.IntN(len(misfortunes))])
+			_, err = s.cloud.sim.Faults().Add(misfortunes[s.random.IntN(len(misfortunes))])
 		case <-look:
 			err = s.sample(ctx)
 		case <-reload:
@@ -187,7 +183,7 @@ func (s *soaking) play(ctx context.Context, n int) error {
 // failed ends the daemon and adds its last words.
 func (s *soaking) failed(err error) error {
 	s.daemon.kill()
-	return fmt.Errorf("%w\n%s", err, s.daemon.log.text)
+	return fmt.Errorf("%w\n%s", err, s.daemon.log.String())
 }
 
 func (s *soaking) until(ctx context.Context, what string, done func() bool) error {
@@ -201,6 +197,16 @@ func (s *soaking) until(ctx context.Context, what string, done func() bool) erro
 		}
 	}
 	return nil
+}
+
+// bound is how many hosts have a certificate.
+func (s *soaking) bound() (n int) {
+	for _, h := range s.cloud.sim.Hosts() {
+		if h.CertificateID != "" {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *soaking) renew(i int) error {
@@ -229,10 +235,10 @@ func (s *soaking) reload() error {
 
 // settle lets the faults end, and waits until the newest certificate of each host is what it serves.
 func (s *soaking) settle(ctx context.Context) error {
-	s.cloud.Faults().Clear()
+	s.cloud.sim.Faults().Clear()
 	return s.until(ctx, "the newest certificates", func() bool {
 		served := map[string]string{}
-		for _, h := range s.cloud.Hosts() {
+		for _, h := range s.cloud.sim.Hosts() {
 			served[h.Name] = h.Fingerprint
 		}
 		for i, wanted := range s.newest {
