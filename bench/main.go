@@ -36,6 +36,9 @@ type experiment struct {
 func experiments() []experiment {
 	return []experiment{
 		{name: "load", what: "a directory of N pairs: start to ready, first and later scrapes, memory", sizes: []int{1000, 10000, 100000}, run: load},
+		{name: "change", what: "N pairs, one or many replaced, one corrupt; idle", sizes: []int{1000, 10000, 100000}, run: change},
+		{name: "journal", what: "records written, and a start with N of them", sizes: []int{1000, 10000, 100000}, run: records},
+		{name: "policies", what: "check and plan of N policies", sizes: []int{1, 100, 1000}, run: policies},
 		{name: "trigger", what: "a change on disk and a message over NATS, to the first call and to the end; a flood of messages", sizes: []int{100, 1000}, run: trigger},
 		{name: "bulk", what: "N certificates replaced at once, all to their hosts in a simulated cloud", sizes: []int{100, 1000, 10000}, run: bulk},
 		{name: "drift", what: "one comparison of N converged certificates with the cloud", sizes: []int{100, 1000, 10000}, run: drift},
@@ -49,6 +52,7 @@ type bench struct {
 	binary string
 	dir    string // for pairs, configurations and state
 	rounds int
+	window time.Duration // of what is measured at rest
 	lasts  time.Duration // of what is not over by itself
 	// profiles has the daemons serve profiles of themselves.
 	profiles bool
@@ -70,6 +74,7 @@ func command(ctx context.Context, args []string) (err error) {
 	sizes := flags.String("n", "", "sizes, comma separated; default each experiment's own")
 	rounds := flags.Int("rounds", 3, "how often each process is started; figures are medians")
 	lasts := flags.Duration("for", time.Hour, "how long soak lasts")
+	window := flags.Duration("window", time.Minute, "how long an idle daemon is measured")
 	binary := flags.String("rotatord", "", "the program; default: built from ./cmd/rotatord")
 	dir := flags.String("dir", "", "where to work; what is made there stays. Default: a temporary directory")
 	profiles := flags.Bool("pprof", false, "have the daemons serve profiles on their control sockets, <dir>/daemon/state/rotatord.sock")
@@ -95,7 +100,7 @@ func command(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return err
 	}
-	b := &bench{binary: *binary, dir: *dir, rounds: *rounds, lasts: *lasts, profiles: *profiles}
+	b := &bench{binary: *binary, dir: *dir, rounds: *rounds, window: *window, lasts: *lasts, profiles: *profiles}
 	if b.dir == "" {
 		if b.dir, err = os.MkdirTemp("", "rotatord-bench-"); err != nil {
 			return err
