@@ -195,28 +195,13 @@ type scrape struct {
 }
 
 func (p *process) scrape(ctx context.Context) (*scrape, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/metrics", nil)
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Accept", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3")
-	request.Header.Set("Accept-Encoding", "gzip")
 	started := time.Now()
-	response, err := http.DefaultTransport.RoundTrip(request)
+	packed, err := p.packed(ctx)
 	if err != nil {
 		return nil, err
-	}
-	defer response.Body.Close()
-	packed, err := io.ReadAll(response.Body)
-	if err != nil || response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("scrape: %s: %w", response.Status, err)
 	}
 	s := &scrape{took: time.Since(started), sent: len(packed)}
-	unpacked, err := gzip.NewReader(bytes.NewReader(packed))
-	if err != nil {
-		return nil, err
-	}
-	if s.text, err = io.ReadAll(unpacked); err != nil {
+	if s.text, err = unpack(packed); err != nil {
 		return nil, err
 	}
 	s.bytes = len(s.text)
@@ -226,4 +211,32 @@ func (p *process) scrape(ctx context.Context) (*scrape, error) {
 		}
 	}
 	return s, nil
+}
+
+// packed is an answer of /metrics as it comes over the wire.
+func (p *process) packed(ctx context.Context) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+p.address+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	request.Header.Set("Accept", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3")
+	request.Header.Set("Accept-Encoding", "gzip")
+	response, err := http.DefaultTransport.RoundTrip(request)
+	if err != nil {
+		return nil, err
+	}
+	defer response.Body.Close()
+	packed, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("scrape: %s", response.Status)
+	}
+	return packed, err
+}
+
+func unpack(packed []byte) ([]byte, error) {
+	r, err := gzip.NewReader(bytes.NewReader(packed))
+	if err != nil {
+		return nil, err
+	}
+	return io.ReadAll(r)
 }
