@@ -90,8 +90,8 @@ func (c *checker) directory(me account, p *policy.Policy) {
 	c.unusable(me, p, now.Problems)
 	taken := map[string]certs.Info{}
 	for name, found := range now.All() {
-		if dir.Match.Matches(found.Pair.Info) {
-			taken[name] = found.Pair.Info
+		if dir.Match.Matches(*found.Pair.Info) {
+			taken[name] = *found.Pair.Info
 		}
 	}
 	switch {

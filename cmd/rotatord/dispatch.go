@@ -94,6 +94,9 @@ func (d *daemon) offerDue(t rotation.Trigger) {
 }
 
 func (d *daemon) offerDueOf(policy string, t rotation.Trigger) {
+	if a := d.assembly(policy); a == nil || a.WatchesOnly() {
+		return
+	}
 	d.offerDueAmong(d.assignments(policy), t)
 }
 

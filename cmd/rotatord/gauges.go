@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/metrics"
 	"github.com/rotatord/rotatord/internal/policy"
 	"github.com/rotatord/rotatord/internal/rotation"
@@ -69,32 +70,61 @@ func (d *daemon) shown() []*metrics.Assignment {
 // follows reports whether nothing that counts has changed since. A clock that was set back
 // is a change too.
 func (is *gaugesOf) follows(before *gaugesOf) bool {
-	return is.sources(before) && is.records == before.records
+	return is.current(before) && is.snapshot == before.snapshot && is.records == before.records
 }
 
-// sources is follows for all but the records.
-func (is *gaugesOf) sources(before *gaugesOf) bool {
-	return is.generation == before.generation && is.snapshot == before.snapshot &&
+// current is follows for all but the records and the directory.
+func (is *gaugesOf) current(before *gaugesOf) bool {
+	return is.generation == before.generation &&
 		(before.until.IsZero() || is.at.Before(before.until)) && !is.at.Round(0).Before(before.at.Round(0))
 }
 
-// gather works the assignments of a policy out. Those that are as they were stay the same.
-func (d *daemon) gather(p *policy.Policy, is, before *gaugesOf) {
-	known := make(map[string]*metrics.Assignment, len(before.list))
-	for _, a := range before.list {
-		known[a.ID.Certificate] = a
+// sameSource reports whether the directory has the same of a certificate as before. A source
+// that issues has nothing that is not in the record.
+func (is *gaugesOf) sameSource(before *gaugesOf, certificate string) bool {
+	return is.snapshot == before.snapshot || before.snapshot != nil && is.snapshot.Same(before.snapshot, certificate)
+}
+
+// finder finds assignments by name. It is quick where they are asked for in the order of the list.
+func finder(list []*metrics.Assignment) func(certificate string) *metrics.Assignment {
+	next := 0
+	var places map[string]int
+	return func(certificate string) *metrics.Assignment {
+		if next >= len(list) || list[next].ID.Certificate != certificate {
+			if places == nil {
+				places = make(map[string]int, len(list))
+				for i, a := range list {
+					places[a.ID.Certificate] = i
+				}
+			}
+			i, known := places[certificate]
+			if !known {
+				return nil
+			}
+			next = i
+		}
+		next++
+		return list[next-1]
 	}
-	recordsOnly := is.sources(before)
-	if recordsOnly {
+}
+
+// gather works the assignments of a policy out. Those that are as they were stay the same, and
+// are not even worked out where their record and their certificate are.
+func (d *daemon) gather(p *policy.Policy, is, before *gaugesOf) {
+	current := is.current(before)
+	if current {
 		is.until = before.until
 	}
-	for _, id := range d.assignments(p.Name) {
-		record, old := d.records.peek(id), known[id.Certificate]
-		if recordsOnly && old != nil && old.Record == record {
+	ids := d.assignments(p.Name)
+	is.list = make([]*metrics.Assignment, 0, len(ids))
+	find := finder(before.list)
+	for _, id := range ids {
+		record, old := d.records.peek(id), find(id.Certificate)
+		if current && old != nil && old.Record == record && is.sameSource(before, id.Certificate) {
 			is.list = append(is.list, old)
 			continue
 		}
-		now, until := d.gauge(p, id, record, is.at)
+		now, until := d.gauge(p, id, record, is)
 		if !until.IsZero() && (is.until.IsZero() || until.Before(is.until)) {
 			is.until = until
 		}
@@ -106,21 +136,31 @@ func (d *daemon) gather(p *policy.Policy, is, before *gaugesOf) {
 }
 
 // gauge is what is shown of one assignment, and until when; zero for ever.
-func (d *daemon) gauge(p *policy.Policy, id rotation.ID, record *rotation.Record, now time.Time) (*metrics.Assignment, time.Time) {
+func (d *daemon) gauge(p *policy.Policy, id rotation.ID, record *rotation.Record, is *gaugesOf) (*metrics.Assignment, time.Time) {
 	a := &metrics.Assignment{ID: id, Record: record}
 	if record == nil {
 		record = &rotation.Record{}
 	}
 	var until time.Time
-	a.State, until = d.engine.StandingUntil(id, *record, now)
+	a.State, until = d.engine.StandingUntil(id, *record, is.at)
 	if w, ok := d.engine.Wanted(id, *record); ok {
-		a.Wanted = new(w.Info) // a copy, so that the rest of it goes
+		a.Wanted = is.shared(id, w.Info)
 	}
 	if p.Source.Issues() {
 		a.Issuer, a.RenewalDue = p.Source.Kind(), record.RenewalDue(p.When.Renew)
 	}
 	a.RenewalDeadline = record.WindowsEnd(&p.When)
 	return a, until
+}
+
+// shared is the copy of a bundle's facts that the snapshot has, so that there is no second one.
+func (is *gaugesOf) shared(id rotation.ID, info certs.Info) *certs.Info {
+	if is.snapshot != nil {
+		if c, ok := is.snapshot.Certificate(id.Certificate); ok && c.Pair.Info.Fingerprint == info.Fingerprint {
+			return c.Pair.Info
+		}
+	}
+	return new(info)
 }
 
 // sameGauge compares what was gathered. A bundle is the same if its fingerprint is.

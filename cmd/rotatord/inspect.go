@@ -103,7 +103,7 @@ func inspect(paths []string, passwordFile string) (inspection, error) {
 	pairs, problems := certs.Assemble(facts)
 	found := inspection{Certificates: []inspectedPair{}, Problems: []inspectProblem{}}
 	for _, pair := range pairs {
-		shown := inspectedPair{Certificate: pair.Certificate, Info: pair.Info, LeafFile: pair.LeafFile, KeyFile: pair.KeyFile, Chain: []string{}}
+		shown := inspectedPair{Certificate: pair.Certificate, Info: *pair.Info, LeafFile: pair.LeafFile, KeyFile: pair.KeyFile, Chain: []string{}}
 		bundle, err := certs.LoadPair(pair, password)
 		if err != nil {
 			return inspection{}, err

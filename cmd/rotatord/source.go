@@ -63,10 +63,10 @@ func newDirectorySource(p *policy.Policy, w *watcher.Watcher) *directorySource {
 // Wanted implements rotation.Source.
 func (s *directorySource) Wanted(certificate string) (rotation.Wanted, bool) {
 	c, ok := s.watcher.Snapshot().Certificate(certificate)
-	if !ok || !s.match.Matches(c.Pair.Info) {
+	if !ok || !s.match.Matches(*c.Pair.Info) {
 		return rotation.Wanted{}, false
 	}
-	w := rotation.Wanted{Info: c.Pair.Info, Chain: c.Pair.ChainLength, CA: c.Pair.IsCA}
+	w := rotation.Wanted{Info: *c.Pair.Info, Chain: c.Pair.ChainLength, CA: c.Pair.IsCA}
 	w.ProblemSince = s.troubledSince(certificate, c.Problem != nil)
 	if c.Problem != nil {
 		w.Problem = c.Problem.Error()
@@ -118,7 +118,7 @@ func (s *directorySource) Owner(endpoint string) (string, bool) {
 func (s *directorySource) all(snapshot *watcher.Snapshot) iter.Seq2[string, certs.Info] {
 	return func(yield func(string, certs.Info) bool) {
 		for name, c := range snapshot.All() {
-			if s.match.Matches(c.Pair.Info) && !yield(name, c.Pair.Info) {
+			if s.match.Matches(*c.Pair.Info) && !yield(name, *c.Pair.Info) {
 				return
 			}
 		}

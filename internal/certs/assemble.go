@@ -13,7 +13,9 @@ import (
 type Pair struct {
 	// Certificate is the stable name, see PrimaryName.
 	Certificate string `json:"certificate"`
-	Info        Info   `json:"info"`
+	// Info is what is known of the leaf. It is shared, and held once however many keep it: do
+	// not write through it.
+	Info *Info `json:"info"`
 	// LeafFile and KeyFile may be the same.
 	LeafFile string `json:"leaf_file"`
 	KeyFile  string `json:"key_file"`
@@ -220,7 +222,7 @@ func (s *Set) pair(name string, g *group, e *entry) *Pair {
 	}
 	pair := &Pair{
 		Certificate: name,
-		Info:        e.Info,
+		Info:        &e.Info,
 		LeafFile:    leafFile.Path,
 		KeyFile:     keyFileFor(leafFile.Path, keys),
 		PublicKey:   e.PublicKey,

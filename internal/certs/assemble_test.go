@@ -247,7 +247,7 @@ func TestLoadPair(t *testing.T) {
 	write("ca1.pem", second.IntermediatePEM())
 	write("ca2.pem", b.ChainPEM())
 	pair := certs.Pair{
-		Certificate: "shop.example.com", Info: b.Info(),
+		Certificate: "shop.example.com", Info: new(b.Info()),
 		LeafFile: filepath.Join(directory, "a.crt"), KeyFile: filepath.Join(directory, "a.key"),
 		ChainFiles: []string{filepath.Join(directory, "ca1.pem"), filepath.Join(directory, "ca2.pem"), filepath.Join(directory, "gone.pem")},
 	}

@@ -15,6 +15,12 @@ func (r Record) asOf(now time.Time) Record {
 	if r.WrittenAt.IsZero() || ahead <= clockTolerance {
 		return r
 	}
+	return r.back(ahead)
+}
+
+// back is the record with its own times moved back. It is a function of its own because what it
+// changes lies on the heap, and it is called next to never.
+func (r Record) back(ahead time.Duration) Record {
 	r = r.clone()
 	move := func(times ...*time.Time) {
 		for _, t := range times {

@@ -116,7 +116,7 @@ func (s *scanner) replaced(old, now *certs.Pair) bool {
 // old one with what is wrong, or nil.
 func decide(s *scanner, old *Certificate, found certs.Assembly, broken []*certs.FileFacts) *Certificate {
 	problem := problemOf(s, old, found, broken)
-	if pair := found.Pair; pair != nil && (old == nil || problem == nil || !old.Pair.Info.NewerThan(pair.Info)) {
+	if pair := found.Pair; pair != nil && (old == nil || problem == nil || !old.Pair.Info.NewerThan(*pair.Info)) {
 		now := &Certificate{Pair: *pair, Since: s.now, Older: len(pair.Older)}
 		if old != nil && old.Pair.Info.Fingerprint == pair.Info.Fingerprint {
 			now.Since = old.Since
@@ -153,7 +153,7 @@ func problemOf(s *scanner, last *Certificate, found certs.Assembly, broken []*ce
 	var first *certs.Problem
 	for _, facts := range broken {
 		for _, at := range facts.Certificates {
-			if !at.Chain && at.Info.NewerThan(last.Pair.Info) && (first == nil || facts.Path < first.Path) {
+			if !at.Chain && at.Info.NewerThan(*last.Pair.Info) && (first == nil || facts.Path < first.Path) {
 				first = &facts.Problems[0]
 			}
 		}

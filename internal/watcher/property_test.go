@@ -107,7 +107,7 @@ func forgetful(s, fresh *Snapshot) string {
 		case c.Problem == nil:
 			copied.certificates[name] = c
 		case ok: // kept, or the same; either way not older than what is there
-			if now.Pair.Info.NewerThan(c.Pair.Info) {
+			if now.Pair.Info.NewerThan(*c.Pair.Info) {
 				copied.certificates[name] = c
 			} else {
 				copied.certificates[name] = now

@@ -92,6 +92,12 @@ func (s *Snapshot) Certificate(name string) (Certificate, bool) {
 	return Certificate{}, false
 }
 
+// Same reports whether a certificate is exactly as it is in another snapshot of the same watcher,
+// also if it is in neither.
+func (s *Snapshot) Same(other *Snapshot, name string) bool {
+	return s.certificates[name] == other.certificates[name]
+}
+
 // All iterates over the certificates by name, in no order. The pointers are
 // shared: do not write through them.
 func (s *Snapshot) All() iter.Seq2[string, *Certificate] { return maps.All(s.certificates) }
