@@ -160,6 +160,7 @@ func nameIn(facts *CertificateFacts, path string) string {
 // only once. Safe for concurrent use.
 type Reader struct {
 	password []byte
+	buffers  sync.Pool // of *[]byte, for what is read
 
 	mu          sync.Mutex
 	authorities map[Fingerprint]*CertificateFacts
@@ -182,7 +183,11 @@ func NewReader(password []byte) *Reader {
 
 // Read reads a file; links are followed. Failures are Problems in the facts.
 func (r *Reader) Read(path string) *FileFacts {
-	data, err := ReadFile(path)
+	buffer, _ := r.buffers.Get().(*[]byte)
+	if buffer == nil {
+		buffer = new([]byte)
+	}
+	data, err := readFile(path, *buffer)
 	if err != nil {
 		problem, ok := errors.AsType[*Problem](err)
 		if !ok {
@@ -190,7 +195,11 @@ func (r *Reader) Read(path string) *FileFacts {
 		}
 		return &FileFacts{Path: path, Problems: []Problem{*problem}}
 	}
-	return r.Parse(path, data)
+	facts := r.Parse(path, data) // which keeps nothing of data
+	clear(data)                  // there may be a key in it
+	*buffer = data
+	r.buffers.Put(buffer)
+	return facts
 }
 
 // Parse condenses the bytes of a file.

@@ -1,13 +1,12 @@
 package certs
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 )
 
@@ -18,33 +17,60 @@ const MaxFileSize = 1 << 20
 // ReadFile reads a regular file of at most MaxFileSize bytes; links are
 // followed. A failure is a *Problem with Unreadable, SymlinkLoop or TooLarge.
 // It never blocks on a FIFO or a device.
-func ReadFile(path string) ([]byte, error) {
+func ReadFile(path string) ([]byte, error) { return readFile(path, nil) }
+
+// readFile is ReadFile into a buffer, or a larger one where it is too small. It
+// makes the system calls itself: package os asks for events of each file and
+// reads once more to see its end, which is a third of what reading takes.
+func readFile(path string, buffer []byte) ([]byte, error) {
 	// O_NONBLOCK, because a FIFO would otherwise hold the open until somebody
 	// writes; regular files do not care.
-	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	var fd int
+	err := again(func() (err error) {
+		fd, err = syscall.Open(path, syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
+		return err
+	})
 	if err != nil {
 		return nil, FileProblem(path, err)
 	}
-	defer file.Close()
-	status, err := file.Stat()
-	if err != nil {
+	defer func() { _ = syscall.Close(fd) }() // nothing was written
+	var status syscall.Stat_t
+	if err := again(func() error { return syscall.Fstat(fd, &status) }); err != nil {
 		return nil, FileProblem(path, err)
 	}
-	if !status.Mode().IsRegular() {
-		return nil, &Problem{Reason: Unreadable, Path: path, Detail: "is " + kindOfFile(status.Mode()) + ", not a regular file"}
+	if kind := uint32(status.Mode) & syscall.S_IFMT; kind != syscall.S_IFREG { //nolint:unconvert // 16 bits on other systems
+		return nil, &Problem{Reason: Unreadable, Path: path, Detail: "is " + kindOfFile(kind) + ", not a regular file"}
 	}
-	if status.Size() > MaxFileSize {
+	if status.Size > MaxFileSize {
 		return nil, tooLarge(path)
 	}
-	// One byte more than it has: that read tells the end without another call.
-	data := bytes.NewBuffer(make([]byte, 0, status.Size()+bytes.MinRead))
-	if _, err := data.ReadFrom(io.LimitReader(file, MaxFileSize+1)); err != nil {
-		return nil, FileProblem(path, err)
+	// One byte more than it has: a read that leaves that free has met the end.
+	data := slices.Grow(buffer[:0], int(status.Size)+1)
+	for {
+		var n int
+		err := again(func() (err error) { n, err = syscall.Read(fd, data[len(data):cap(data)]); return err })
+		if err != nil {
+			return nil, FileProblem(path, err)
+		}
+		data = data[:len(data)+n]
+		switch {
+		case n == 0, len(data) == int(status.Size) && len(data) < cap(data):
+			return data, nil
+		case len(data) > MaxFileSize:
+			return nil, tooLarge(path)
+		case len(data) == cap(data):
+			data = slices.Grow(data, len(data))
+		}
 	}
-	if data.Len() > MaxFileSize {
-		return nil, tooLarge(path)
+}
+
+// again calls again what a signal interrupted.
+func again(call func() error) error {
+	for {
+		if err := call(); err != syscall.EINTR { //nolint:errorlint // the system call returns it bare
+			return err
+		}
 	}
-	return data.Bytes(), nil
 }
 
 // FileProblem turns an error of the file system into a Problem of that path.
@@ -63,15 +89,15 @@ func tooLarge(path string) *Problem {
 	return &Problem{Reason: TooLarge, Path: path, Detail: "larger than 1 MiB"}
 }
 
-func kindOfFile(mode fs.FileMode) string {
-	switch {
-	case mode.IsDir():
+func kindOfFile(kind uint32) string {
+	switch kind {
+	case syscall.S_IFDIR:
 		return "a directory"
-	case mode&fs.ModeNamedPipe != 0:
+	case syscall.S_IFIFO:
 		return "a FIFO"
-	case mode&fs.ModeSocket != 0:
+	case syscall.S_IFSOCK:
 		return "a socket"
-	case mode&fs.ModeDevice != 0:
+	case syscall.S_IFCHR, syscall.S_IFBLK:
 		return "a device"
 	}
 	return "something else"
