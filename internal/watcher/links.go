@@ -8,20 +8,41 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func (s *scanner) followLink(d *directory, f *file, st status) {
+// followLink watches the way of a link, and reports whether a part of it was not
+// watched before: what is at its end must then be looked at again.
+func (s *scanner) followLink(d *directory, f *file, st status) (news bool) {
 	f.via = &via{own: st.own}
 	target, err := readLink(join(d.real, f.name()))
 	if err != nil {
-		return
+		return true
 	}
-	_, f.via.entries, _ = resolve(d.real, target) // a broken way is watched as far as it goes
+	_, f.via.entries, err = resolve(d.real, target, s.readWay) // a broken way is watched as far as it goes
+	news = err != nil
 	for _, entry := range f.via.entries {
 		if s.reached[entry] == nil {
 			s.reached[entry] = make(map[string]struct{}, 1)
-			s.hold(filepath.Dir(entry))
+			news = s.hold(filepath.Dir(entry)) || news
 		}
 		s.reached[entry][f.path] = struct{}{}
 	}
+	return news
+}
+
+// way is what readLink said of an entry.
+type way struct {
+	target string
+	err    error
+}
+
+// readWay is readLink, once for each entry in a look. What changes meanwhile is
+// told of by an event, as if it had changed after the look.
+func (s *scanner) readWay(entry string) (string, error) {
+	known, ok := s.ways[entry]
+	if !ok {
+		known.target, known.err = readLink(entry)
+		s.ways[entry] = known
+	}
+	return known.target, known.err
 }
 
 func (s *scanner) forgetVia(f *file) {

@@ -18,6 +18,7 @@ func (s *scanner) finish() {
 		s.followDirectoryLinks()
 	}
 	s.rewatchMoved()
+	s.ways = make(map[string]way) // a first scan's table would stay large
 	paths := s.unread
 	s.unread = nil
 	for i, facts := range s.read(paths) {

@@ -43,7 +43,10 @@ type scanner struct {
 	unread       []string // files to be read in this look
 	early        bool     // this look is at what has not settled
 	// fresh are the files that were read since the last look at what had settled.
-	fresh        map[string]struct{}
+	fresh map[string]struct{}
+	// ways are the entries on the ways of links, as they were read in this look: the
+	// files of a directory mostly lie on one way.
+	ways         map[string]way
 	newlyWatched []*directory
 	dropped      map[inode]bool // directories of which a name went in this look
 
@@ -70,6 +73,7 @@ func newScanner(config Config, logger *slog.Logger) *scanner {
 		holds:          make(map[string]int),
 		dropped:        make(map[inode]bool),
 		fresh:          make(map[string]struct{}),
+		ways:           make(map[string]way),
 		directoryLinks: make(map[string]*file),
 		reader:         certs.NewReader(config.KeyPassword),
 		set:            certs.NewSet(),
@@ -188,7 +192,7 @@ func (s *scanner) linksInto(directory string, looks map[string]struct{}) {
 // lookAtRoot finds the root again, which may be new, replaced or gone.
 func (s *scanner) lookAtRoot() {
 	held := s.rootEntries
-	realPath, entries, err := resolve("/", s.config.Root)
+	realPath, entries, err := resolve("/", s.config.Root, readLink)
 	s.rootEntries = entries
 	for _, entry := range entries {
 		s.hold(filepath.Dir(entry))
@@ -198,7 +202,7 @@ func (s *scanner) lookAtRoot() {
 	}
 	if err == nil {
 		// Again, now that the way is watched.
-		realPath, _, err = resolve("/", s.config.Root)
+		realPath, _, err = resolve("/", s.config.Root, readLink)
 	}
 	if err == nil {
 		err = readable(realPath)

@@ -148,8 +148,9 @@ const maxLinks = 40
 // resolve follows the path below an existing directory without links and returns
 // where it ends, and every entry on the way whose replacement would change that:
 // each link, and the end itself. An entry that is missing ends the walk with an
-// error and is the last of them.
-func resolve(directory, relative string) (end string, entries []string, err error) {
+// error and is the last of them. ways reads the entries on the way, readLink or
+// what remembers its answers; the end is always read anew.
+func resolve(directory, relative string, ways func(string) (string, error)) (end string, entries []string, err error) {
 	if filepath.IsAbs(relative) {
 		directory = "/"
 	}
@@ -166,7 +167,11 @@ func resolve(directory, relative string) (end string, entries []string, err erro
 			continue
 		}
 		next := filepath.Join(current, component)
-		target, err := readLink(next)
+		read := ways
+		if rest == "" {
+			read = readLink
+		}
+		target, err := read(next)
 		switch {
 		case errors.Is(err, unix.EINVAL): // no link
 			current = next
@@ -186,6 +191,7 @@ func resolve(directory, relative string) (end string, entries []string, err erro
 	return current, append(entries, current), nil
 }
 
+// readLink returns where a link leads; EINVAL means that there is something else.
 func readLink(name string) (string, error) {
 	var buffer [unix.PathMax]byte
 	var n int

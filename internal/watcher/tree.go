@@ -225,9 +225,10 @@ func (s *scanner) lookAt(d *directory, name string, st status, known *file) file
 	}
 	if st.link && (f.via == nil || f.via.own != st.own || st.kind == broken || f.kind == broken || f.id.inode != st.inode) {
 		s.forgetVia(&f)
-		s.followLink(d, &f, st)
-		// Again, now that the way is watched.
-		st = statusAt(unix.AT_FDCWD, join(d.real, name))
+		if s.followLink(d, &f, st) {
+			// Again, now that the way is watched.
+			st = statusAt(unix.AT_FDCWD, join(d.real, name))
+		}
 	} else if !st.link {
 		s.forgetVia(&f)
 	}

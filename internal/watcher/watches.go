@@ -44,11 +44,15 @@ func (s *scanner) unwatch(realPath string) {
 	_ = s.notifier.Remove(realPath) // it may have died with its directory
 }
 
-// hold keeps a directory watched for a link or for the root.
-func (s *scanner) hold(realPath string) {
-	if s.holds[realPath]++; s.holds[realPath] == 1 {
-		s.watch(realPath)
+// hold keeps a directory watched for a link or for the root, and reports whether
+// it is the first to.
+func (s *scanner) hold(realPath string) bool {
+	s.holds[realPath]++
+	if s.holds[realPath] > 1 {
+		return false
 	}
+	s.watch(realPath)
+	return true
 }
 
 func (s *scanner) letGo(realPath string) {
