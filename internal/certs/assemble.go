@@ -73,6 +73,7 @@ func SortProblems(problems []Problem) {
 // Update assembles anew what the changes since the last Update touched and
 // returns those names, sorted.
 func (s *Set) Update() []string {
+	s.touchMoved()
 	names := slices.Sorted(maps.Keys(s.dirty))
 	s.dirty = make(map[string]struct{}) // a first scan's table would stay large
 	s.fresh = make(map[string]*Pair)
@@ -201,13 +202,13 @@ func (s *Set) forgetWants(name string, g *group) {
 // pair chooses the files for a leaf that has a key: the leaf's file should have a
 // key beside it, then the longest chain in itself, then the lowest path.
 func (s *Set) pair(name string, g *group, e *entry) *Pair {
-	keys := s.keys[e.PublicKey].files
+	keys := &s.keys[e.PublicKey].holders
 	var leafFile *FileFacts
 	var best, beside int
 	for _, f := range e.files {
 		near, length := 0, 0
 		if len(e.files) > 1 { // else there is nothing to choose
-			if slices.ContainsFunc(keys, func(k *FileFacts) bool { return filepath.Dir(k.Path) == filepath.Dir(f.Path) }) {
+			if keys.in(filepath.Dir(f.Path)) {
 				near = 1
 			}
 			length = ownChainLength(f, e.CertificateFacts)
@@ -224,7 +225,7 @@ func (s *Set) pair(name string, g *group, e *entry) *Pair {
 		Certificate: name,
 		Info:        &e.Info,
 		LeafFile:    leafFile.Path,
-		KeyFile:     keyFileFor(leafFile.Path, keys),
+		KeyFile:     keyFileFor(leafFile, e.PublicKey, keys),
 		PublicKey:   e.PublicKey,
 		IsCA:        e.IsCA,
 	}
@@ -234,22 +235,20 @@ func (s *Set) pair(name string, g *group, e *entry) *Pair {
 
 // keyFileFor prefers the same file, then the same directory and stem, then the
 // same directory, then the lowest path.
-func keyFileFor(leafFile string, keys []*FileFacts) string {
-	rank := func(path string) int {
-		switch {
-		case path == leafFile:
-			return 0
-		case filepath.Dir(path) != filepath.Dir(leafFile):
-			return 3
-		case strings.TrimSuffix(path, filepath.Ext(path)) == strings.TrimSuffix(leafFile, filepath.Ext(leafFile)):
-			return 1
-		}
-		return 2
+func keyFileFor(leafFile *FileFacts, public Hash, keys *holders) string {
+	if slices.ContainsFunc(leafFile.Keys, func(key KeyAt) bool { return key.PublicKey == public }) {
+		return leafFile.Path
 	}
-	best := slices.MinFunc(keys, func(a, b *FileFacts) int {
-		return cmp.Or(cmp.Compare(rank(a.Path), rank(b.Path)), strings.Compare(a.Path, b.Path))
-	})
-	return best.Path
+	best := ""
+	for _, k := range keys.withStem(stem(leafFile.Path)) {
+		if stem(k.Path) == stem(leafFile.Path) && (best == "" || k.Path < best) {
+			best = k.Path
+		}
+	}
+	if best == "" {
+		best = keys.lowestNear(filepath.Dir(leafFile.Path))
+	}
+	return best
 }
 
 func ownChainLength(f *FileFacts, leaf *CertificateFacts) int {

@@ -26,7 +26,10 @@ type Set struct {
 	wants     map[Hash]map[string]struct{}
 	unmatched map[string]int // directory -> keys that belong to no certificate
 	dirty     map[string]struct{}
-	keyless   map[string]struct{} // names of groups with leaves to complain of
+	// moved are the public keys of many certificates of which key files came or went since
+	// the last Update, with their directories.
+	moved   map[Hash]map[string]struct{}
+	keyless map[string]struct{} // names of groups with leaves to complain of
 	// fresh holds the pairs of the last Update until somebody takes them: kept
 	// for good they would be half of the memory.
 	fresh map[string]*Pair
@@ -34,8 +37,10 @@ type Set struct {
 
 // keyGroup is everything that has one public key.
 type keyGroup struct {
-	files        []*FileFacts // that hold the private key
+	holders      // the files with the private key
 	certificates []*entry
+	// first was the lowest path of the files when moved was last looked through.
+	first string
 }
 
 // entry is one distinct certificate and the files that hold it.
@@ -44,10 +49,9 @@ type entry struct {
 	id    Fingerprint
 	name  string
 	chain bool
-	files []*FileFacts
-	// lowest caches the first path in each directory, "" the first of all;
-	// nil until somebody asks.
-	lowest map[string]string
+	// place in the certificates of its key.
+	place int
+	holders
 }
 
 // group is all versions of one certificate.
@@ -78,6 +82,7 @@ func NewSet() *Set {
 		wants:       make(map[Hash]map[string]struct{}),
 		unmatched:   make(map[string]int),
 		dirty:       make(map[string]struct{}),
+		moved:       make(map[Hash]map[string]struct{}),
 		keyless:     make(map[string]struct{}),
 	}
 }
@@ -169,8 +174,7 @@ func (s *Set) addCertificate(f *FileFacts, at CertificateAt) {
 		s.table(at.Chain)[id] = e
 		s.link(e)
 	}
-	e.files = append(e.files, f)
-	changed := e.noteLowest(f.Path)
+	changed := e.add(f)
 	if !e.chain {
 		s.dirty[e.name] = struct{}{}
 		return
@@ -192,6 +196,7 @@ func (s *Set) link(e *entry) {
 	}
 	g.entries = append(g.entries, e)
 	k := s.keyGroup(e.PublicKey)
+	e.place = len(k.certificates)
 	k.certificates = append(k.certificates, e)
 	if len(k.certificates) == 1 {
 		s.countUnmatched(k, -1)
@@ -204,12 +209,7 @@ func (s *Set) link(e *entry) {
 func (s *Set) removeCertificate(f *FileFacts, at CertificateAt) {
 	id := entryID(at, nameIn(at.CertificateFacts, f.Path))
 	e := s.table(at.Chain)[id]
-	e.files = without(e.files, f)
-	// A path that somebody was told has gone: find the next when asked.
-	changed := e.lowest != nil && (e.lowest[filepath.Dir(f.Path)] == f.Path || e.lowest[""] == f.Path)
-	if changed {
-		e.lowest = nil
-	}
+	changed := e.remove(f)
 	if !e.chain {
 		s.dirty[e.name] = struct{}{}
 	} else {
@@ -231,7 +231,10 @@ func (s *Set) unlink(e *entry) {
 	g.entries = without(g.entries, e)
 	s.dirty[e.name] = struct{}{} // so that an empty group is dropped
 	k := s.keys[e.PublicKey]
-	k.certificates = without(k.certificates, e)
+	last := k.certificates[len(k.certificates)-1]
+	k.certificates[e.place], last.place = last, e.place
+	k.certificates[len(k.certificates)-1] = nil // let the collector have it
+	k.certificates = k.certificates[:len(k.certificates)-1]
 	if len(k.certificates) == 0 {
 		s.countUnmatched(k, +1)
 	}
@@ -263,20 +266,20 @@ func (s *Set) dropKeyGroup(public Hash) {
 
 func (s *Set) addKey(f *FileFacts, public Hash) {
 	k := s.keyGroup(public)
-	k.files = append(k.files, f)
+	k.add(f)
 	if len(k.certificates) == 0 {
 		s.unmatched[filepath.Dir(f.Path)]++
 	}
-	s.touchCertificates(k)
+	s.touchCertificates(k, public, f)
 }
 
 func (s *Set) removeKey(f *FileFacts, public Hash) {
 	k := s.keys[public]
-	k.files = without(k.files, f)
+	k.remove(f)
 	if len(k.certificates) == 0 {
 		s.decreaseUnmatched(filepath.Dir(f.Path))
 	}
-	s.touchCertificates(k)
+	s.touchCertificates(k, public, f)
 	s.dropKeyGroup(public)
 }
 
@@ -298,10 +301,44 @@ func (s *Set) decreaseUnmatched(directory string) {
 	}
 }
 
-func (s *Set) touchCertificates(k *keyGroup) {
+// touchCertificates is called when a file with the group's key came or went. Of many
+// certificates it is found out at the next Update, once, which of them that matters to.
+func (s *Set) touchCertificates(k *keyGroup, public Hash, f *FileFacts) {
+	if len(k.certificates) > few {
+		if s.moved[public] == nil {
+			s.moved[public] = make(map[string]struct{})
+		}
+		s.moved[public][filepath.Dir(f.Path)] = struct{}{}
+		return
+	}
 	for _, e := range k.certificates {
 		s.dirty[e.name] = struct{}{}
 	}
+}
+
+// touchMoved marks the certificates that key files which came or went may matter to: those
+// that are in the same directory, or all, if it is another file now that is the last resort.
+func (s *Set) touchMoved() {
+	for public, directories := range s.moved {
+		k := s.keys[public]
+		if k == nil {
+			continue
+		}
+		first := ""
+		if len(k.files) > 0 {
+			first, _ = k.firstFile("")
+		}
+		for _, e := range k.certificates {
+			if first != k.first || slices.ContainsFunc(e.files, func(f *FileFacts) bool {
+				_, moved := directories[filepath.Dir(f.Path)]
+				return moved
+			}) {
+				s.dirty[e.name] = struct{}{}
+			}
+		}
+		k.first = first
+	}
+	clear(s.moved)
 }
 
 func (s *Set) touchWanting(subject Hash) { maps.Copy(s.dirty, s.wants[subject]) }
@@ -311,37 +348,6 @@ func (s *Set) touchWanting(subject Hash) { maps.Copy(s.dirty, s.wants[subject]) 
 func (s *Set) HasWaitingKey(public Hash) bool {
 	k := s.keys[public]
 	return k != nil && len(k.files) > 0 && len(k.certificates) == 0
-}
-
-// noteLowest keeps the cache right when a file came and reports whether an
-// answer changed.
-func (e *entry) noteLowest(path string) bool {
-	if e.lowest == nil {
-		return false
-	}
-	changed := false
-	for _, directory := range []string{filepath.Dir(path), ""} {
-		if known, ok := e.lowest[directory]; !ok || path < known {
-			e.lowest[directory] = path
-			changed = true
-		}
-	}
-	return changed
-}
-
-// firstFile returns the lowest path that holds the certificate: in the directory
-// if there is one, else of all.
-func (e *entry) firstFile(directory string) (path string, sameDirectory bool) {
-	if e.lowest == nil {
-		e.lowest = make(map[string]string, 1)
-		for _, f := range e.files {
-			e.noteLowest(f.Path)
-		}
-	}
-	if path, ok := e.lowest[directory]; ok {
-		return path, true
-	}
-	return e.lowest[""], false
 }
 
 func without[T comparable](list []T, element T) []T {
