@@ -39,6 +39,7 @@ func experiments() []experiment {
 		{name: "change", what: "N pairs, one or many replaced, one corrupt; idle", sizes: []int{1000, 10000, 100000}, run: change},
 		{name: "journal", what: "records written, and a start with N of them", sizes: []int{1000, 10000, 100000}, run: records},
 		{name: "policies", what: "check and plan of N policies", sizes: []int{1, 100, 1000}, run: policies},
+		{name: "watches", what: "N directories watched, and polled where the kernel's watches run out", sizes: []int{1000, 10000, 100000}, run: watches},
 		{name: "trigger", what: "a change on disk and a message over NATS, to the first call and to the end; a flood of messages", sizes: []int{100, 1000}, run: trigger},
 		{name: "bulk", what: "N certificates replaced at once, all to their hosts in a simulated cloud", sizes: []int{100, 1000, 10000}, run: bulk},
 		{name: "drift", what: "one comparison of N converged certificates with the cloud", sizes: []int{100, 1000, 10000}, run: drift},
