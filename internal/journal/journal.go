@@ -10,6 +10,7 @@
 package journal
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -51,6 +52,13 @@ type envelope struct {
 	Certificate string          `json:"certificate"`
 	Record      json.RawMessage `json:"record"`
 }
+
+// What stands in an envelope before the version, which is the first of it, and before the record,
+// which is the last.
+var (
+	beforeVersion = []byte(`{"version":`)
+	beforeRecord  = []byte(`,"record":`)
+)
 
 // Entry is one record as it was read.
 type Entry struct {
@@ -106,9 +114,9 @@ func (j *Journal) Load(ctx context.Context, key string) (Entry, error) {
 }
 
 func decode(value []byte, revision uint64) Entry {
-	var e envelope
 	entry := Entry{Revision: Revision(revision)}
-	if err := json.Unmarshal(value, &e); err != nil {
+	e, err := unwrap(value)
+	if err != nil {
 		entry.Problem = fmt.Errorf("record is not readable: %w", err)
 		return entry
 	}
@@ -123,6 +131,21 @@ func decode(value []byte, revision uint64) Entry {
 	}
 	entry.Record = e.Record
 	return entry
+}
+
+// unwrap opens an envelope. One that Save wrote is cut open, as the record is most of it and is
+// decoded by whoever wants it.
+func unwrap(value []byte) (e envelope, err error) {
+	head, record, ok := bytes.Cut(value, beforeRecord) // a string has no bare quotes: nothing else reads so
+	if record, closed := bytes.CutSuffix(record, []byte("}")); ok && closed && bytes.HasPrefix(head, beforeVersion) && json.Valid(record) {
+		if json.Unmarshal(append(head[:len(head):len(head)], '}'), &e) == nil {
+			e.Record = record
+			return e, nil
+		}
+		e = envelope{}
+	}
+	err = json.Unmarshal(value, &e)
+	return e, err
 }
 
 // Save writes a record over the revision that was read, 0 for a new one, and returns
