@@ -50,6 +50,10 @@ type scanner struct {
 	newlyWatched []*directory
 	dropped      map[inode]bool // directories of which a name went in this look
 
+	// names and entries are what the listing of a directory needs, used again.
+	names   []string
+	entries [8 << 10]byte
+
 	reader *certs.Reader
 	set    *certs.Set
 	// quarantined are the files with problems.
@@ -225,11 +229,19 @@ func (s *scanner) lookAtRoot() {
 
 // readable reports why the directory cannot be listed.
 func readable(path string) error {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := openDirectory(path)
 	if err != nil {
 		return err
 	}
 	return unix.Close(fd)
+}
+
+func openDirectory(path string) (fd int, err error) {
+	err = retry(func() (err error) {
+		fd, err = unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		return err
+	})
+	return fd, err
 }
 
 // snapshot says what is known now. While the root is down, the certificates are

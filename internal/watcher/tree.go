@@ -3,11 +3,9 @@ package watcher
 import (
 	"cmp"
 	"errors"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -47,14 +45,13 @@ func (f *file) name() string { return f.path[strings.LastIndexByte(f.path, '/')+
 // list looks at everything in a directory and, below it, at all that is new. It
 // watches before it reads, so that no change falls between.
 func (s *scanner) list(d *directory) {
-	handle, err := os.OpenFile(d.real, os.O_RDONLY|syscall.O_DIRECTORY|syscall.O_NONBLOCK, 0)
+	fd, err := openDirectory(d.real)
 	if err != nil {
 		s.listFailed(d, err)
 		return
 	}
-	defer handle.Close()
+	defer func() { _ = unix.Close(fd) }() // nothing was written
 	var raw unix.Stat_t
-	fd := int(handle.Fd())
 	if err := retry(func() error { return unix.Fstat(fd, &raw) }); err != nil {
 		s.listFailed(d, err)
 		return
@@ -71,7 +68,7 @@ func (s *scanner) list(d *directory) {
 		defer func(before bool) { s.everything = before }(s.everything)
 		s.everything = true
 	}
-	names, err := handle.Readdirnames(-1)
+	names, err := s.namesIn(fd)
 	if err != nil {
 		s.listFailed(d, err)
 		return
@@ -82,6 +79,19 @@ func (s *scanner) list(d *directory) {
 	}
 	slices.Sort(names)
 	s.merge(d, fd, names)
+}
+
+// namesIn lists an open directory. What it returns holds until the next call.
+func (s *scanner) namesIn(fd int) ([]string, error) {
+	clear(s.names) // so that they go
+	s.names = s.names[:0]
+	for {
+		var n int
+		if err := retry(func() (err error) { n, err = unix.ReadDirent(fd, s.entries[:]); return err }); err != nil || n <= 0 {
+			return s.names, err
+		}
+		_, _, s.names = unix.ParseDirent(s.entries[:n], -1, s.names)
+	}
 }
 
 // rewatchMoved watches directories again that were found under a new name before
@@ -146,7 +156,10 @@ func (s *scanner) merge(d *directory, fd int, names []string) {
 	for i := range old {
 		s.dropFile(&old[i])
 	}
-	d.files = slices.Clip(files)
+	d.files = nil // most of the names may be directories: no room is kept for them
+	if len(files) > 0 {
+		d.files = slices.Clone(files)
+	}
 	s.replaceChildren(d, children)
 	if !slices.Equal(d.links, links) {
 		d.links = links
