@@ -60,7 +60,7 @@ func (h *holders) add(f *FileFacts) (changed bool) {
 // remove removes a file, and reports whether an answer of firstFile changed: the next is found
 // when somebody asks.
 func (h *holders) remove(f *FileFacts) (changed bool) {
-	place := -1
+	var place int
 	if h.found != nil && h.found.places != nil {
 		place = h.found.places[f]
 		delete(h.found.places, f)

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -138,7 +139,7 @@ func decode(value []byte, revision uint64) Entry {
 func unwrap(value []byte) (e envelope, err error) {
 	head, record, ok := bytes.Cut(value, beforeRecord) // a string has no bare quotes: nothing else reads so
 	if record, closed := bytes.CutSuffix(record, []byte("}")); ok && closed && bytes.HasPrefix(head, beforeVersion) && json.Valid(record) {
-		if json.Unmarshal(append(head[:len(head):len(head)], '}'), &e) == nil {
+		if json.Unmarshal(append(slices.Clip(head), '}'), &e) == nil {
 			e.Record = record
 			return e, nil
 		}
