@@ -51,7 +51,7 @@ func change(ctx context.Context, b *bench, n int) error {
 	if _, err := d.stop(); err != nil {
 		return err
 	}
-	if err := looks(ctx, b, p, n); err != nil {
+	if err := looks(ctx, b, p); err != nil {
 		return err
 	}
 	return os.RemoveAll(filepath.Join(b.dir, "pairs"))
@@ -70,7 +70,7 @@ func idle(ctx context.Context, b *bench, d *process, _ *pairs, _ int) error {
 }
 
 // looks measures the safety look at everything, which finds nothing new.
-func looks(ctx context.Context, b *bench, p *pairs, n int) error {
+func looks(ctx context.Context, b *bench, p *pairs) error {
 	const name = `rotatord_source_rescans_total{kind="directory",reason="interval",source="watched"}`
 	dir, err := home(b.dir, map[string]string{"watched": fmt.Sprintf("name: watched\nsource: {directory: {path: %s, recursive: true, rescan: 1s}}\n", p.root)})
 	if err != nil {
@@ -418,7 +418,9 @@ func (p *process) settle(ctx context.Context) error {
 // kill ends the daemon at once.
 func (p *process) kill() error {
 	err := p.cmd.Process.Kill()
-	<-p.ended
+	if <-p.ended == nil {
+		err = errors.Join(err, errors.New("the daemon had ended by itself"))
+	}
 	return err
 }
 

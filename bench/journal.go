@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +10,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -129,7 +129,7 @@ func recordOf(i int) ([]byte, error) {
 	r.Wanted.SubjectCN, r.Wanted.IssuerCN, r.Wanted.KeyAlgorithm, r.Wanted.SerialNumber = host(i), "bench intermediate", "EC256", fmt.Sprintf("%039x", i)
 	r.Wanted.Names = []string{host(i)}
 	r.Wanted.NotBefore, r.Wanted.NotAfter = now, now.Add(90*24*time.Hour)
-	r.Wanted.Fingerprint[0], r.Wanted.Fingerprint[1], r.Wanted.Fingerprint[2] = byte(i), byte(i>>8), byte(i>>16)
+	r.Wanted.Fingerprint = sha256.Sum256([]byte(host(i)))
 	r.Verified, r.Good = r.Wanted.Fingerprint, r.Wanted.Fingerprint
 	r.Leaves = append(r.Leaves, r.Wanted)
 	r.Targets = map[string]rotation.TargetRecord{"nginx": {
@@ -193,7 +193,7 @@ func fill(ctx context.Context, b *bench, js jetstream.JetStream, j *journal.Jour
 	}
 	together := float64(first) / time.Since(started).Seconds()
 	started = time.Now()
-	if err := publishAll(js, first, n); err != nil {
+	if err := publishAll(ctx, js, first, n); err != nil {
 		return err
 	}
 	ahead := float64(n-first) / time.Since(started).Seconds()
@@ -201,7 +201,7 @@ func fill(ctx context.Context, b *bench, js jetstream.JetStream, j *journal.Jour
 		b.report.add(figure{Name: fmt.Sprintf("records written by %d at once", writers), Unit: "1/s", Values: []float64{together}, Limit: []float64{ahead}, LimitName: "published without waiting"}))
 }
 
-func publishAll(js jetstream.JetStream, from, to int) error {
+func publishAll(ctx context.Context, js jetstream.JetStream, from, to int) error {
 	for i := from; i < to; i++ {
 		data, err := recordOf(i)
 		if err != nil {
@@ -214,17 +214,19 @@ func publishAll(js jetstream.JetStream, from, to int) error {
 		}
 		for { // until there is room for one more that is not acknowledged
 			_, err = js.PublishAsync("$KV.rotatord_journal."+key, value)
-			if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) {
+			if !errors.Is(err, jetstream.ErrTooManyStalledMsgs) || ctx.Err() != nil {
 				break
 			}
-			runtime.Gosched()
 		}
 		if err != nil {
 			return err
 		}
 	}
-	<-js.PublishAsyncComplete()
-	return nil
+	select {
+	case <-js.PublishAsyncComplete():
+	case <-ctx.Done():
+	}
+	return ctx.Err()
 }
 
 // readRaw reads every value of the bucket, and does nothing with it.

@@ -2,7 +2,7 @@
 // least that the same work takes on this machine, in the same run.
 //
 // It starts the built program, a simulated cloud where one is needed, and asks the kernel what the process
-// used. It may import what tests import (certstest, cloudsim); nothing imports it. It never judges: it prints
+// used. It may import what tests import (certstest, cloudsim) and the rooms that hold the limit (bus, journal); nothing imports it. It never judges: it prints
 // figure, limit and ratio, and the goal beside them. README.md says how to read that.
 package main
 

@@ -109,7 +109,7 @@ func (b *bench) polled(ctx context.Context, p *pairs, n int) error {
 	limited := *b
 	limited.binary = filepath.Join(dir, "limited")
 	script := fmt.Sprintf("#!/bin/sh\nexec unshare --user --map-root-user sh -c 'echo %d > /proc/sys/user/max_inotify_watches && exec %s \"$@\"' limited \"$@\"\n", n/2+1, b.binary)
-	if err := os.WriteFile(limited.binary, []byte(script), 0o700); err != nil {
+	if err := os.WriteFile(limited.binary, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
 		return err
 	}
 	d, err := limited.daemon(ctx, dir, "")
