@@ -3,8 +3,7 @@ package main
 import "testing"
 
 func TestBulk(t *testing.T) {
-	text := tiny(t, 2, bulk)
-	wantFigures(t, text, "one policy, 0s a call: calls a second", "one policy, 50ms a call: time", "a policy each, 0s a call: calls a rotation", "ApplyCertificateToHost 1.00")
+	tryExperiment(t, "bulk", 2, "one policy, 0s a call: calls a second", "one policy, 50ms a call: time", "a policy each, 0s a call: calls a rotation", "ApplyCertificateToHost 1.00")
 }
 
 // TestMixIsShared: whatever the number of rotations, as many calls are made as there were.

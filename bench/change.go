@@ -48,7 +48,7 @@ func change(ctx context.Context, b *bench, n int) error {
 			return errors.Join(err, d.kill())
 		}
 	}
-	if _, err := d.stop(); err != nil {
+	if err := d.stop(); err != nil {
 		return err
 	}
 	if err := looks(ctx, b, p); err != nil {
@@ -106,7 +106,7 @@ func looks(ctx context.Context, b *bench, p *pairs) error {
 	if err != nil {
 		return errors.Join(err, d.kill())
 	}
-	if _, err := d.stop(); err != nil {
+	if err := d.stop(); err != nil {
 		return err
 	}
 	return b.report.add(figure{Name: "one look at all, nothing new, CPU", Unit: "s", Values: looked, Limit: limit, LimitName: "list and lstat all", Goal: "G8: every 5 min"})
@@ -413,23 +413,4 @@ func (p *process) settle(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// kill ends the daemon at once.
-func (p *process) kill() error {
-	err := p.cmd.Process.Kill()
-	if <-p.ended == nil {
-		err = errors.Join(err, errors.New("the daemon had ended by itself"))
-	}
-	return err
-}
-
-// pause waits.
-func pause(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(d):
-		return nil
-	}
 }

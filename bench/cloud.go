@@ -252,7 +252,7 @@ func (e *estate) close() (err error) {
 		e.conn.Close()
 	}
 	if e.daemon != nil {
-		_, stopped := e.daemon.stop()
+		stopped := e.daemon.stop()
 		err = errors.Join(err, stopped)
 	}
 	if e.cloud != nil {

@@ -12,14 +12,12 @@ import (
 	"time"
 )
 
+// programs is where rotatord is built.
+var programs string
+
 // program builds rotatord, once for all tests, with the flags of the tests: what they have compiled is used again.
-// It is in a directory of its own, which TestMain removes.
 var program = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "rotatord-bench-test-")
-	if err != nil {
-		return "", err
-	}
-	binary := filepath.Join(dir, "rotatord")
+	binary := filepath.Join(programs, "rotatord")
 	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/rotatord").CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build rotatord: %w\n%s", err, out)
 	}
@@ -27,10 +25,12 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	if binary, err := program(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(binary))
+	var err error
+	if programs, err = os.MkdirTemp("", "rotatord-bench-test-"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	_ = os.RemoveAll(programs)
 	os.Exit(code)
 }
 
@@ -38,6 +38,9 @@ func TestMain(m *testing.M) {
 // it is for. It returns the report.
 func tryExperiment(t *testing.T, name string, n int, figures ...string) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("starts daemons")
+	}
 	t.Parallel()
 	chosen, err := choose(name, fmt.Sprint(n))
 	if err != nil {

@@ -82,7 +82,7 @@ func fleetOf(ctx context.Context, b *bench, n, daemons int) (perSecond, cpu, bus
 	defer func() {
 		for _, d := range all {
 			if d != nil {
-				_, stopped := d.stop()
+				stopped := d.stop()
 				err = errors.Join(err, stopped)
 			}
 		}

@@ -94,7 +94,7 @@ func startOnce(ctx context.Context, b *bench, dir string, wall, cpu *[]float64) 
 	if err != nil {
 		return errors.Join(err, d.kill())
 	}
-	_, err = d.stop()
+	err = d.stop()
 	return err
 }
 
@@ -193,7 +193,7 @@ func fill(ctx context.Context, b *bench, js jetstream.JetStream, j *journal.Jour
 	}
 	together := float64(first) / time.Since(started).Seconds()
 	started = time.Now()
-	if err := publishAll(ctx, js, first, n); err != nil {
+	if err := publishRecords(ctx, js, first, n); err != nil {
 		return err
 	}
 	ahead := float64(n-first) / time.Since(started).Seconds()
@@ -201,7 +201,7 @@ func fill(ctx context.Context, b *bench, js jetstream.JetStream, j *journal.Jour
 		b.report.add(figure{Name: fmt.Sprintf("records written by %d at once", writers), Unit: "1/s", Values: []float64{together}, Limit: []float64{ahead}, LimitName: "published without waiting"}))
 }
 
-func publishAll(ctx context.Context, js jetstream.JetStream, from, to int) error {
+func publishRecords(ctx context.Context, js jetstream.JetStream, from, to int) error {
 	for i := from; i < to; i++ {
 		data, err := recordOf(i)
 		if err != nil {

@@ -131,7 +131,7 @@ func loadOnce(ctx context.Context, b *bench, p *pairs, n int, f *loadFigures) er
 		return err
 	}
 	f.resident = append(f.resident, resident)
-	_, err = d.stop()
+	err = d.stop()
 	return err
 }
 

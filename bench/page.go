@@ -140,7 +140,7 @@ func publish(figuresFile, page, images string) error {
 	if err != nil {
 		return err
 	}
-	if text, err = fill(text, figures); err != nil {
+	if text, err = fillIn(text, figures); err != nil {
 		return fmt.Errorf("%s: %w", page, err)
 	}
 	err = os.WriteFile(page, text, 0o644)
@@ -150,8 +150,8 @@ func publish(figuresFile, page, images string) error {
 	return err
 }
 
-// fill replaces what stands between <!-- figures: EXPERIMENT --> and <!-- end -->.
-func fill(text []byte, figures []figure) ([]byte, error) {
+// fillIn replaces what stands between <!-- figures: EXPERIMENT --> and <!-- end -->.
+func fillIn(text []byte, figures []figure) ([]byte, error) {
 	const begin, middle, end = "<!-- figures: ", " -->\n", "<!-- end -->"
 	var out bytes.Buffer
 	for {

@@ -46,7 +46,7 @@ func TestPageIsOfTheFigures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	filled, err := fill(page, figures)
+	filled, err := fillIn(page, figures)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -84,8 +84,7 @@ func (b *bench) daemonNamed(ctx context.Context, dir, node, extra string) (*proc
 	}
 	go func() { p.ended <- p.cmd.Wait() }()
 	if err := p.await(ctx, "/readyz"); err != nil {
-		p.kill()
-		return nil, fmt.Errorf("%w\n%s", err, p.log.String())
+		return nil, fmt.Errorf("%w\n%s", errors.Join(err, p.kill()), p.log.String())
 	}
 	return p, nil
 }
@@ -116,22 +115,22 @@ func (p *process) await(ctx context.Context, path string) error {
 	}
 }
 
-// kill ends it at once; its last words may be read then.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
+// kill ends it at once, and fails if it had ended by itself.
+func (p *process) kill() error {
+	err := p.cmd.Process.Kill()
 	p.ended <- <-p.ended
+	return err
 }
 
-// stop ends the daemon and returns the processor time of its whole life, in seconds.
-func (p *process) stop() (float64, error) {
+// stop ends the daemon as an operator would.
+func (p *process) stop() error {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		return 0, err
+		return err
 	}
 	if err := <-p.ended; err != nil {
-		return 0, fmt.Errorf("the daemon ended: %w\n%s", err, p.log.String())
+		return fmt.Errorf("the daemon ended: %w\n%s", err, p.log.String())
 	}
-	state := p.cmd.ProcessState
-	return (state.UserTime() + state.SystemTime()).Seconds(), nil
+	return nil
 }
 
 // cpu is the processor time that its threads have used, in seconds, to the nanosecond as the scheduler counts it.

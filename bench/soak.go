@@ -92,7 +92,7 @@ func soak(ctx context.Context, b *bench, n int) error {
 		return err
 	}
 	s.nats.Close()
-	if _, err := s.daemon.stop(); err != nil {
+	if err := s.daemon.stop(); err != nil {
 		return err
 	}
 	return s.tell(leaked)
@@ -182,7 +182,7 @@ func (s *soaking) play(ctx context.Context, n int) error {
 
 // failed ends the daemon and adds its last words.
 func (s *soaking) failed(err error) error {
-	s.daemon.kill()
+	err = errors.Join(err, s.daemon.kill())
 	return fmt.Errorf("%w\n%s", err, s.daemon.log.String())
 }
 

@@ -77,7 +77,7 @@ func (b *bench) watched(ctx context.Context, p *pairs) (wall, memory, used float
 	if err != nil {
 		return 0, 0, 0, errors.Join(err, d.kill())
 	}
-	_, err = d.stop()
+	err = d.stop()
 	return wall, memory, used, err
 }
 
@@ -109,7 +109,7 @@ func (b *bench) polled(ctx context.Context, p *pairs, n int) error {
 	limited := *b
 	limited.binary = filepath.Join(dir, "limited")
 	script := fmt.Sprintf("#!/bin/sh\nexec unshare --user --map-root-user sh -c 'echo %d > /proc/sys/user/max_inotify_watches && exec %s \"$@\"' limited \"$@\"\n", n/2+1, b.binary)
-	if err := os.WriteFile(limited.binary, []byte(script), 0o700); err != nil { //nolint:gosec // it is run
+	if err := os.WriteFile(limited.binary, []byte(script), 0o700); err != nil {
 		return err
 	}
 	d, err := limited.daemon(ctx, dir, "")
@@ -120,7 +120,7 @@ func (b *bench) polled(ctx context.Context, p *pairs, n int) error {
 	if err != nil {
 		return errors.Join(err, d.kill())
 	}
-	if _, err := d.stop(); err != nil {
+	if err := d.stop(); err != nil {
 		return err
 	}
 	said := strings.Count(d.log.String(), "no watches left, polling instead")

@@ -17,7 +17,7 @@ import (
 // work does what a message of the work queue asks for.
 func (d *daemon) work(ctx context.Context, w bus.Work) error {
 	err := d.engine.Process(ctx, rotation.ID(w.ID), rotation.Request{
-		Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked, Newest: w.Newest, Heard: d.heard.last(rotation.ID(w.ID)),
+		Trigger: rotation.Trigger(w.Trigger), Force: w.Force, Confirm: w.Confirm, Asked: w.Asked, Newest: w.Newest, Heard: d.heard.last(rotation.ID(w.ID), w.Newest),
 		By: w.By, Reason: w.Reason,
 	})
 	switch {
@@ -66,9 +66,8 @@ func (d *daemon) enqueue(id rotation.ID, t rotation.Trigger, w wish, accepted fu
 // workFor is the request for a look. Every reason to look ends here.
 func (d *daemon) workFor(id rotation.ID, t rotation.Trigger, w wish) bus.Work {
 	d.metrics.Triggered(string(t))
-	d.heard.note(id)
 	// What somebody waits for is by this host's clock; a message's time is by the server's.
-	newest := time.Now()
+	newest := d.heard.note(id)
 	if w.asked.IsZero() {
 		w.asked = newest
 	}
@@ -215,20 +214,28 @@ type heard struct {
 	at map[rotation.ID]time.Time
 }
 
-func (h *heard) note(id rotation.ID) {
+// note returns the time that it noted.
+func (h *heard) note(id rotation.ID) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.at == nil {
 		h.at = map[rotation.ID]time.Time{}
 	}
-	h.at[id] = time.Now()
+	now := time.Now()
+	h.at[id] = now
+	return now
 }
 
-// last is zero where the work was asked for by another process, or before this one began.
-func (h *heard) last(id rotation.ID) time.Time {
+// last is zero where the newest reason that the work bears was heard by another process, or by
+// the one before this: how old a look may be for it is not known here.
+func (h *heard) last(id rotation.ID, newest time.Time) time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.at[id]
+	at := h.at[id]
+	if at.Round(0).Before(newest) {
+		return time.Time{}
+	}
+	return at
 }
 
 // meant lists the assignments that a trigger means. Triggers of one topic mean the same; it

@@ -101,7 +101,7 @@ func (j *judge) early(s *scanner, before map[string]*Certificate) (map[string]*C
 // any more, and the chain is the one that was there before. What still lacks a file, or is
 // written in pieces, fails one of the three.
 func (s *scanner) replaced(old, now *certs.Pair) bool {
-	if !now.Info.NewerThan(old.Info) || now.Chain != old.Chain || len(old.Info.Names) == 0 || s.set.HasLeaf(old.Info.Fingerprint) {
+	if !now.Info.NewerThan(*old.Info) || now.Chain != old.Chain || len(old.Info.Names) == 0 || s.set.HasLeaf(old.Info.Fingerprint) {
 		return false
 	}
 	for _, path := range slices.Concat([]string{now.LeafFile, now.KeyFile}, now.ChainFiles, old.ChainFiles) {
