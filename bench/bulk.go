@@ -73,9 +73,9 @@ func bulkWith(ctx context.Context, b *bench, n int, name string, latency time.Du
 		{Name: name + "CPU of the daemon a rotation", Unit: "ms", Values: f.cpu, Limit: f.plainCPU, LimitName: "plain client and simulator"},
 	}
 	if latency == 0 {
-		figures = append(figures, figure{Name: name + "calls a second", Unit: "1/s", Values: f.wall, Limit: f.plainWall, LimitName: "plain net/http", Goal: "G18: 0.5"})
+		figures = append(figures, figure{Name: name + "calls a second", Unit: "1/s", Values: f.wall, Limit: f.plainWall, LimitName: "plain net/http", Goal: "0.5"})
 	} else {
-		figures = append(figures, figure{Name: name + "time", Unit: "s", Values: f.wall, Limit: f.ideal, LimitName: "calls x latency / concurrency", Goal: "G19: 1.15"})
+		figures = append(figures, figure{Name: name + "time", Unit: "s", Values: f.wall, Limit: f.ideal, LimitName: "calls x latency / concurrency", Goal: "1.15"})
 	}
 	if err := b.report.addAll(figures); err != nil {
 		return err

@@ -66,7 +66,7 @@ func idle(ctx context.Context, b *bench, d *process, _ *pairs, _ int) error {
 	if err != nil {
 		return err
 	}
-	return b.report.add(figure{Name: "idle for a minute, CPU", Unit: "s", Values: []float64{cpu * float64(time.Minute) / float64(b.window)}, Goal: "G8: 0.11, with a fifth of a look"})
+	return b.report.add(figure{Name: "idle for a minute, CPU", Unit: "s", Values: []float64{cpu * float64(time.Minute) / float64(b.window)}, Goal: "0.11, with a fifth of a look"})
 }
 
 // looks measures the safety look at everything, which finds nothing new.
@@ -109,7 +109,7 @@ func looks(ctx context.Context, b *bench, p *pairs) error {
 	if err := d.stop(); err != nil {
 		return err
 	}
-	return b.report.add(figure{Name: "one look at all, nothing new, CPU", Unit: "s", Values: looked, Limit: limit, LimitName: "list and lstat all", Goal: "G8: every 5 min"})
+	return b.report.add(figure{Name: "one look at all, nothing new, CPU", Unit: "s", Values: looked, Limit: limit, LimitName: "list and lstat all", Goal: "every 5 min"})
 }
 
 func statAll(root string) error {
@@ -158,9 +158,9 @@ func single(ctx context.Context, b *bench, d *process, p *pairs, n int) error {
 	}
 	const limit = "to the event in another process"
 	for _, f := range []figure{
-		{Name: "rename to answered scrape, p50", Unit: "ms", Values: scraped, Limit: told, LimitName: limit, Goal: "G9: 50 at 10k"},
-		{Name: "rename to answered scrape, p99", Unit: "ms", Values: []float64{quantile(scraped, 0.99)}, Limit: []float64{quantile(told, 0.99)}, LimitName: limit, Goal: "G9: 250 at 10k"},
-		{Name: "first gzip scrape after one change, CPU", Unit: "ms", Values: first, Limit: again, LimitName: "the next one, nothing changed", Goal: "G5: 150 at 10k"},
+		{Name: "rename to answered scrape, p50", Unit: "ms", Values: scraped, Limit: told, LimitName: limit, Goal: "50 at 10k"},
+		{Name: "rename to answered scrape, p99", Unit: "ms", Values: []float64{quantile(scraped, 0.99)}, Limit: []float64{quantile(told, 0.99)}, LimitName: limit, Goal: "250 at 10k"},
+		{Name: "first gzip scrape after one change, CPU", Unit: "ms", Values: first, Limit: again, LimitName: "the next one, nothing changed", Goal: "150 at 10k"},
 	} {
 		if err := b.report.add(f); err != nil {
 			return err
@@ -250,8 +250,8 @@ func storm(ctx context.Context, b *bench, d *process, p *pairs, n int) error {
 		if wrong := missing(string(text), bundles[max(0, count-n):]); wrong == 0 {
 			after, err := d.value(ctx, overflows)
 			return errors.Join(err,
-				b.report.add(figure{Name: fmt.Sprintf("%d replaced at once, last to all right", count), Unit: "s", Values: []float64{settled.Seconds()}, Goal: "G10: 5 s"}),
-				b.report.add(figure{Name: "overflows noticed, rescans_total", Unit: "", Values: []float64{after - before}, Goal: "G10: noticed"}))
+				b.report.add(figure{Name: fmt.Sprintf("%d replaced at once, last to all right", count), Unit: "s", Values: []float64{settled.Seconds()}, Goal: "5 s"}),
+				b.report.add(figure{Name: "overflows noticed, rescans_total", Unit: "", Values: []float64{after - before}, Goal: "noticed"}))
 		} else if settled > visibleLimit {
 			return fmt.Errorf("%d of %d are still wrong", wrong, count)
 		}
@@ -308,8 +308,8 @@ func corrupt(ctx context.Context, b *bench, d *process, p *pairs, n int) error {
 	}
 	return errors.Join(
 		b.report.add(figure{Name: "a file turns corrupt, to quarantined", Unit: "ms", Values: []float64{noticed.Seconds() * 1e3}}),
-		b.report.add(figure{Name: "series of certificates that this touched", Unit: "", Values: []float64{float64(touched)}, Goal: "G11: 0"}),
-		b.report.add(figure{Name: "of 40 scrapes, those that miss a series", Unit: "", Values: []float64{float64(lost)}, Goal: "G11: 0"}))
+		b.report.add(figure{Name: "series of certificates that this touched", Unit: "", Values: []float64{float64(touched)}, Goal: "0"}),
+		b.report.add(figure{Name: "of 40 scrapes, those that miss a series", Unit: "", Values: []float64{float64(lost)}, Goal: "0"}))
 }
 
 // scrapesDuring scrapes forty times while other files are replaced, and counts the answers that are not complete.

@@ -41,7 +41,7 @@ func fleet(ctx context.Context, b *bench, n int) error {
 		if daemons == 1 {
 			alone = perSecond
 		} else {
-			goal := map[int]string{2: "G20: 1.8", 4: "G20: 3.2"}[daemons]
+			goal := map[int]string{2: "1.8", 4: "3.2"}[daemons]
 			figures[0].Limit, figures[0].LimitName, figures[0].Goal = []float64{alone}, "one daemon", goal
 		}
 		if err := b.report.addAll(figures); err != nil {

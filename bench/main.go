@@ -44,6 +44,7 @@ func experiments() []experiment {
 		{name: "bulk", what: "N certificates replaced at once, all to their hosts in a simulated cloud", sizes: []int{100, 1000, 10000}, run: bulk},
 		{name: "drift", what: "one comparison of N converged certificates with the cloud", sizes: []int{100, 1000, 10000}, run: drift},
 		{name: "fleet", what: "1, 2 and 4 daemons on one NATS issue and deploy N certificates", sizes: []int{1000}, run: fleet},
+		{name: "build", what: "a build with an empty cache, its size, and the demo", sizes: []int{1}, run: release},
 		{name: "soak", what: "renewals, faults, triggers and reloads for the time of -for: does anything grow", sizes: []int{10000}, asked: true, run: soak},
 	}
 }

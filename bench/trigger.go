@@ -54,7 +54,7 @@ func fileTriggers(ctx context.Context, b *bench, n int) (err error) {
 		first, converged = append(first, left), append(converged, done)
 	}
 	return b.report.addAll([]figure{
-		{Name: "file: replaced to first call", Unit: "ms", Values: first, Limit: notified, LimitName: "rename to event", Goal: "G16: p50 10"},
+		{Name: "file: replaced to first call", Unit: "ms", Values: first, Limit: notified, LimitName: "rename to event", Goal: "p50 10"},
 		{Name: "file: replaced to converged", Unit: "ms", Values: converged, Limit: calling, LimitName: "a raw HTTPS call"},
 	})
 }
@@ -97,7 +97,7 @@ func natsTriggers(ctx context.Context, b *bench, n int) (err error) {
 		first, converged = append(first, left), append(converged, done)
 	}
 	if err := b.report.addAll([]figure{
-		{Name: "NATS: published to first call", Unit: "ms", Values: first, Limit: delivered, LimitName: "published to consumer", Goal: "G16: p50 5"},
+		{Name: "NATS: published to first call", Unit: "ms", Values: first, Limit: delivered, LimitName: "published to consumer", Goal: "p50 5"},
 		{Name: "NATS: published to converged", Unit: "ms", Values: converged},
 	}); err != nil {
 		return err
