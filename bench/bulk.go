@@ -54,6 +54,7 @@ func bulkWith(ctx context.Context, b *bench, n int, name string, latency time.Du
 		return err
 	}
 	defer func() { err = errors.Join(err, e.close()) }()
+	onboarded := time.Since(began).Seconds()
 	first, total := e.calls(0)
 	name = fmt.Sprintf("%s, %s a call: ", name, latency)
 	f := &bulkFigures{}
@@ -67,7 +68,7 @@ func bulkWith(ctx context.Context, b *bench, n int, name string, latency time.Du
 		}
 	}
 	figures := []figure{
-		{Name: name + "first rotation, with generation and start", Unit: "s", Values: []float64{time.Since(began).Seconds()}},
+		{Name: name + "first rotation, with generation and start", Unit: "s", Values: []float64{onboarded}},
 		{Name: name + "first rotation, calls", Unit: "calls", Values: []float64{float64(total) / float64(n)}},
 		{Name: name + "calls a rotation", Unit: "calls", Values: f.perRotation},
 		{Name: name + "CPU of the daemon a rotation", Unit: "ms", Values: f.cpu, Limit: f.plainCPU, LimitName: "plain client and simulator"},
