@@ -17,9 +17,7 @@ func release(ctx context.Context, b *bench, _ int) error {
 		return err
 	}
 	binary := filepath.Join(cache, "rotatord")
-	cold := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/rotatord")
-	cold.Env = append(os.Environ(), "CGO_ENABLED=0", "GOCACHE="+cache)
-	wall, cpu, err := timed(cold)
+	wall, cpu, err := timed(building(ctx, binary, "GOCACHE="+cache))
 	if err != nil {
 		return err
 	}
@@ -50,11 +48,17 @@ func release(ctx context.Context, b *bench, _ int) error {
 	)
 }
 
-// timed runs a command and returns what it took, in seconds: on the clock, and of processors with all its children.
+// timed runs a command and returns what it took, in seconds, if it failed too: on the clock, and of processors with all
+// its children.
 func timed(cmd *exec.Cmd) (wall, cpu float64, err error) {
 	started := time.Now()
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return 0, 0, fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	out, err := cmd.CombinedOutput()
+	wall = time.Since(started).Seconds()
+	if cmd.ProcessState != nil {
+		cpu = (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds()
 	}
-	return time.Since(started).Seconds(), (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds(), nil
+	if err != nil {
+		err = fmt.Errorf("%s: %w\n%s", cmd, err, out)
+	}
+	return wall, cpu, err
 }

@@ -35,7 +35,7 @@ func change(ctx context.Context, b *bench, n int) error {
 	if err != nil {
 		return err
 	}
-	dir, err := home(b.dir, map[string]string{"watched": fmt.Sprintf(watchOnly, p.root)})
+	dir, err := b.watching(p.root, "")
 	if err != nil {
 		return err
 	}

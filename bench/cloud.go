@@ -252,8 +252,7 @@ func (e *estate) close() (err error) {
 		e.conn.Close()
 	}
 	if e.daemon != nil {
-		stopped := e.daemon.stop()
-		err = errors.Join(err, stopped)
+		err = errors.Join(err, e.daemon.stop())
 	}
 	if e.cloud != nil {
 		err = errors.Join(err, e.sim.Close())

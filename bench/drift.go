@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/url"
 	"time"
 )
 
@@ -82,24 +80,8 @@ func (p *plain) read(ctx context.Context, n int, m mix) error {
 	}
 	return p.each(ctx, n, func(ctx context.Context, i int) error {
 		for operation := range m {
-			for k := range m.share(operation, i, n) {
-				var path string
-				query := url.Values{}
-				switch operation {
-				case "ListHost":
-					path, query = hostPath, url.Values{"page": {fmt.Sprint(k + 1)}, "pagesize": {"100"}}
-				case "ListCertificates":
-					path, query = certificatePath, url.Values{"page": {"1"}, "pagesize": {"100"}, "name": {ids[i]}, "host": {fmt.Sprint(k%2 == 0)}}
-				case "ShowHost":
-					path = hostPath + "/" + p.hosts[host(i)]
-				case "ShowCertificate":
-					path = certificatePath + "/" + ids[i]
-				default:
-					return fmt.Errorf("a comparison called %s", operation)
-				}
-				if err := p.call(ctx, http.MethodGet, path, query, nil, nil); err != nil {
-					return err
-				}
+			if err := p.reads(ctx, operation, m.share(operation, i, n), p.hosts[host(i)], ids[i]); err != nil {
+				return err
 			}
 		}
 		return nil

@@ -82,8 +82,7 @@ func fleetOf(ctx context.Context, b *bench, n, daemons int) (perSecond, cpu, bus
 	defer func() {
 		for _, d := range all {
 			if d != nil {
-				stopped := d.stop()
-				err = errors.Join(err, stopped)
+				err = errors.Join(err, d.stop())
 			}
 		}
 	}()

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -17,6 +18,11 @@ func home(parent string, policies map[string]string) (string, error) {
 		err = errors.Join(err, os.WriteFile(filepath.Join(dir, "policies", name+".yaml"), []byte(text), 0o600))
 	}
 	return dir, err
+}
+
+// watching is home for a daemon that only watches a directory; extra is added to what is said of that.
+func (b *bench) watching(root, extra string) (string, error) {
+	return home(b.dir, map[string]string{"watched": fmt.Sprintf("name: watched\nsource: {directory: {path: %s, recursive: true%s}}\n", root, extra)})
 }
 
 // fetch gets a URL and reads the answer to its end.

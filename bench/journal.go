@@ -36,7 +36,7 @@ func records(ctx context.Context, b *bench, n int) error {
 	if err != nil {
 		return err
 	}
-	dir, err := home(b.dir, map[string]string{"watched": fmt.Sprintf(watchOnly, p.root)})
+	dir, err := b.watching(p.root, "")
 	if err != nil {
 		return err
 	}

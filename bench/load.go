@@ -15,8 +15,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const watchOnly = "name: watched\nsource: {directory: {path: %s, recursive: true}}\n"
-
 // load starts a daemon over n pairs, and scrapes it.
 func load(ctx context.Context, b *bench, n int) error {
 	for _, l := range []layout{flat, directories, certbot, kubernetes} {
@@ -77,17 +75,12 @@ func loadLayout(ctx context.Context, b *bench, p *pairs, n int, l layout) error 
 			figure{Name: "resident after 20 scrapes", Unit: "MiB", Values: f.resident, Goal: "75 at 1k, 135 at 10k, 550 at 100k"},
 		)
 	}
-	for _, figure := range figures {
-		if err := b.report.add(figure); err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.report.addAll(figures)
 }
 
 // loadOnce is the life of one daemon.
 func loadOnce(ctx context.Context, b *bench, p *pairs, n int, f *loadFigures) error {
-	dir, err := home(b.dir, map[string]string{"watched": fmt.Sprintf(watchOnly, p.root)})
+	dir, err := b.watching(p.root, "")
 	if err != nil {
 		return err
 	}

@@ -166,10 +166,13 @@ func choose(only, sizes string) ([]experiment, error) {
 // build makes the program as it is released.
 func build(ctx context.Context, dir string) (string, error) {
 	binary := filepath.Join(dir, "rotatord")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/rotatord")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build rotatord: %w\n%s", err, out)
-	}
-	return binary, nil
+	_, _, err := timed(building(ctx, binary))
+	return binary, err
+}
+
+// building is the build of a release, in this environment besides.
+func building(ctx context.Context, binary string, environment ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "./cmd/rotatord")
+	cmd.Env = append(append(os.Environ(), "CGO_ENABLED=0"), environment...)
+	return cmd
 }

@@ -126,15 +126,8 @@ func (p *plain) rotate(ctx context.Context, bundles []*certs.Bundle, m mix) erro
 	return p.each(ctx, n, func(ctx context.Context, i int) error {
 		name := fmt.Sprintf("rd_plain_%d_%d", i, time.Now().UnixNano())
 		id := p.hosts[host(i)]
-		for k := range m.share("ListHost", i, n) {
-			query := url.Values{"page": {fmt.Sprint(k + 1)}, "pagesize": {"100"}}
-			if err := p.call(ctx, http.MethodGet, hostPath, query, nil, nil); err != nil {
-				return err
-			}
-		}
-		for k := range m.share("ListCertificates", i, n) {
-			query := url.Values{"page": {"1"}, "pagesize": {"100"}, "name": {name}, "host": {fmt.Sprint(k%2 == 0)}}
-			if err := p.call(ctx, http.MethodGet, certificatePath, query, nil, nil); err != nil {
+		for _, operation := range []string{"ListHost", "ListCertificates"} {
+			if err := p.reads(ctx, operation, m.share(operation, i, n), id, name); err != nil {
 				return err
 			}
 		}
@@ -151,16 +144,35 @@ func (p *plain) rotate(ctx context.Context, bundles []*certs.Bundle, m mix) erro
 		if err := p.call(ctx, http.MethodPost, certificatePath+"/"+created.ID+"/apply-to-hosts", nil, binding, nil); err != nil {
 			return err
 		}
-		for range m.share("ShowHost", i, n) {
-			if err := p.call(ctx, http.MethodGet, hostPath+"/"+id, nil, nil, nil); err != nil {
-				return err
-			}
-		}
-		for range m.share("ShowCertificate", i, n) {
-			if err := p.call(ctx, http.MethodGet, certificatePath+"/"+created.ID, nil, nil, nil); err != nil {
+		for _, operation := range []string{"ShowHost", "ShowCertificate"} {
+			if err := p.reads(ctx, operation, m.share(operation, i, n), id, created.ID); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// reads makes so many reads of an operation, of a host by its id or of a certificate by its id or name.
+func (p *plain) reads(ctx context.Context, operation string, times int, hostID, certificate string) error {
+	for k := range times {
+		var path string
+		var query url.Values
+		switch operation {
+		case "ListHost":
+			path, query = hostPath, url.Values{"page": {fmt.Sprint(k + 1)}, "pagesize": {"100"}}
+		case "ListCertificates":
+			path, query = certificatePath, url.Values{"page": {"1"}, "pagesize": {"100"}, "name": {certificate}, "host": {fmt.Sprint(k%2 == 0)}}
+		case "ShowHost":
+			path = hostPath + "/" + hostID
+		case "ShowCertificate":
+			path = certificatePath + "/" + certificate
+		default:
+			return fmt.Errorf("%s is no read", operation)
+		}
+		if err := p.call(ctx, http.MethodGet, path, query, nil, nil); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -1,21 +1,16 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
 	"github.com/goccy/go-yaml"
-
-	"github.com/rotatord/rotatord/internal/certs"
-	"github.com/rotatord/rotatord/internal/certs/certstest"
 )
 
 // policyText is a policy as people write them: a certbot lineage that goes to nginx.
@@ -39,7 +34,7 @@ drift: {every: 1h, action: repair}
 // policies checks n policies, and plans them: first from the files alone, then, when a daemon has done all that
 // there was to do, by asking it.
 func policies(ctx context.Context, b *bench, n int) error {
-	dir, err := b.manyPolicies(n)
+	dir, err := b.manyPolicies(ctx, n)
 	if err != nil {
 		return err
 	}
@@ -95,38 +90,22 @@ func policies(ctx context.Context, b *bench, n int) error {
 			figure{Name: of.name + ", memory", Unit: "MiB", Values: of.f.resident})
 	}
 	figures = append(figures, figure{Name: "plan, CPU of the daemon that is asked", Unit: "s", Values: served, Limit: readCPU, LimitName: limit})
-	for _, f := range figures {
-		if err := b.report.add(f); err != nil {
-			return err
-		}
+	if err := b.report.addAll(figures); err != nil {
+		return err
 	}
 	return os.RemoveAll(filepath.Join(b.dir, "lineages"))
 }
 
 // manyPolicies writes n policies, each with a directory of its own.
-func (b *bench) manyPolicies(n int) (dir string, err error) {
-	ca, err := certstest.NewCA("bench")
-	if err != nil {
-		return "", err
-	}
+func (b *bench) manyPolicies(ctx context.Context, n int) (dir string, err error) {
 	root := filepath.Join(b.dir, "lineages")
-	if err := os.RemoveAll(root); err != nil {
+	if _, err := generate(ctx, root, n, directories); err != nil {
 		return "", err
 	}
 	texts := map[string]string{}
 	for i := range n {
-		bundle, err := ca.Issue(certstest.Options{Names: []string{host(i)}})
-		if err != nil {
-			return "", err
-		}
-		key, err := bundle.Key.PEM(certs.PKCS8)
-		if err != nil {
-			return "", err
-		}
 		from, to := filepath.Join(root, host(i)), filepath.Join(root, "nginx", host(i))
-		if err := errors.Join(os.MkdirAll(from, 0o755), os.MkdirAll(to, 0o755),
-			os.WriteFile(filepath.Join(from, "fullchain.pem"), bundle.FullChainPEM(), 0o600),
-			os.WriteFile(filepath.Join(from, "privkey.pem"), key, 0o600)); err != nil {
+		if err := os.MkdirAll(to, 0o755); err != nil {
 			return "", err
 		}
 		name := fmt.Sprintf("p%06d", i)
@@ -141,18 +120,14 @@ type commandFigures struct{ wall, cpu, resident []float64 }
 // command runs the program. A plan with changes in it ends with 2, which is no failure.
 func (b *bench) command(ctx context.Context, f *commandFigures, args ...string) error {
 	cmd := exec.CommandContext(ctx, b.binary, args...)
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	started := time.Now()
-	err := cmd.Run()
+	wall, cpu, err := timed(cmd)
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok && exit.ExitCode() == 2 && args[0] == "plan" {
 		err = nil
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w\n%s", args[0], err, out.String())
+		return err
 	}
-	f.wall = append(f.wall, time.Since(started).Seconds())
-	f.cpu = append(f.cpu, (cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()).Seconds())
+	f.wall, f.cpu = append(f.wall, wall), append(f.cpu, cpu)
 	f.resident = append(f.resident, float64(cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)/1024)
 	return nil
 }
@@ -160,17 +135,11 @@ func (b *bench) command(ctx context.Context, f *commandFigures, args ...string) 
 // awaitConverged waits until all assignments are at rest.
 func (p *process) awaitConverged(ctx context.Context, n int) error {
 	for started := time.Now(); time.Since(started) < startLimit; {
-		text, err := p.scrapeRaw(ctx)
+		s, err := p.scrape(ctx)
 		if err != nil {
 			return err
 		}
-		converged := 0
-		for line := range strings.Lines(string(text)) {
-			if strings.HasPrefix(line, "rotatord_assignment_state{") && strings.Contains(line, `state="converged"} 1`) {
-				converged++
-			}
-		}
-		if converged == n {
+		if s.converged() == n {
 			return nil
 		}
 		if err := pause(ctx, 50*time.Millisecond); err != nil {

@@ -12,7 +12,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -135,12 +134,8 @@ func newSoaking(ctx context.Context, b *bench, n int) (*soaking, error) {
 // buildLeakFinding makes a program that has the profile of leaked goroutines, an experiment of Go 1.26.
 func buildLeakFinding(ctx context.Context, dir string) (string, error) {
 	binary := filepath.Join(dir, "rotatord-leaks")
-	build := exec.CommandContext(ctx, "go", "build", "-o", binary, "./cmd/rotatord")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOEXPERIMENT=goroutineleakprofile")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build with the profile of leaks: %w\n%s", err, out)
-	}
-	return binary, nil
+	_, _, err := timed(building(ctx, binary, "GOEXPERIMENT=goroutineleakprofile"))
+	return binary, err
 }
 
 // play is everything that happens; it begins when all n are served.

@@ -61,7 +61,7 @@ func watches(ctx context.Context, b *bench, n int) error {
 
 // watched is a start over a tree: time until ready, memory, processor time.
 func (b *bench) watched(ctx context.Context, p *pairs) (wall, memory, used float64, err error) {
-	dir, err := home(b.dir, map[string]string{"watched": fmt.Sprintf(watchOnly, p.root)})
+	dir, err := b.watching(p.root, "")
 	if err != nil {
 		return 0, 0, 0, err
 	}
@@ -102,7 +102,7 @@ func (b *bench) polled(ctx context.Context, p *pairs, n int) error {
 		rescan  = 2 * time.Second
 		polling = `rotatord_source_polling{kind="directory",source="watched"}`
 	)
-	dir, err := home(b.dir, map[string]string{"watched": fmt.Sprintf("name: watched\nsource: {directory: {path: %s, recursive: true, rescan: %s}}\n", p.root, rescan)})
+	dir, err := b.watching(p.root, fmt.Sprintf(", rescan: %s", rescan))
 	if err != nil {
 		return err
 	}
