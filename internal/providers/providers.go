@@ -13,6 +13,7 @@ package providers
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
@@ -45,6 +46,11 @@ type Request struct {
 	// Leaves are the bundles that the journal knows of, the wanted one first. A service
 	// that tells a serial number and dates, and no certificate, is understood with them.
 	Leaves []certs.Info
+	// Seen is what Observe told earlier in the same look, brought up to date with what the
+	// caller did since; nil where nothing was seen. A target need not read again what the
+	// caller's own steps leave as it is: it looks for nothing that Seen would show, and
+	// reads the endpoints and what they serve, whatever Seen says.
+	Seen *Observation
 }
 
 // Observation is what a target holds and serves at one moment.
@@ -55,6 +61,12 @@ type Observation struct {
 	// Remotes are the certificate objects that matter to the request: those
 	// created for its Owner, those bound to its endpoints and those Known.
 	Remotes []Remote
+}
+
+// Lacks reports whether a look has shown that there is no object of this name; nil shows
+// nothing.
+func (o *Observation) Lacks(name string) bool {
+	return o != nil && !slices.ContainsFunc(o.Remotes, func(r Remote) bool { return r.Name == name })
 }
 
 // Endpoint is one name inside a target that serves a certificate.

@@ -131,6 +131,9 @@ func (r *run) request(v *View) providers.Request {
 	for _, p := range t.Superseded {
 		q.Known = append(q.Known, p.Handle)
 	}
+	if v.Looked && !v.Restage { // a target that did not know what it held has changed since
+		q.Seen = &v.Observed
+	}
 	return q
 }
 

@@ -12,7 +12,8 @@ import (
 
 // stageObject makes a certificate object, or adopts the one that an earlier Stage made.
 // It makes two calls: the list of certificates with the name, and the creation; or the
-// list and a Show.
+// list and a Show. Where the caller has seen that there is no such object, it is one: the
+// creation.
 func (t *Target) stageObject(ctx context.Context, r providers.Request, b *certs.Bundle) (providers.Remote, error) {
 	name := providers.CertificateName(r.Owner, b.Fingerprint())
 	ca, err := t.trustedCA()
@@ -29,22 +30,14 @@ func (t *Target) stageObject(ctx context.Context, r providers.Request, b *certs.
 		return providers.Remote{}, ended(opStage, err)
 	}
 	defer done()
-	rows, err := t.listCertificates(ctx, name)
-	if err != nil {
-		return providers.Remote{}, err
-	}
-	for _, row := range rows {
-		if string(row.Name) != name || row.ID == "" {
-			continue
-		}
-		c, err := t.showCertificate(ctx, string(row.ID))
-		if providers.KindOf(err) == providers.KindNotFound {
-			continue
-		}
+	if !r.Seen.Lacks(name) {
+		c, err := t.named(ctx, name)
 		if err != nil {
 			return providers.Remote{}, err
 		}
-		return t.adopt(ctx, c, f, b)
+		if c.ID != "" {
+			return t.adopt(ctx, c, f, b)
+		}
 	}
 	c, err := t.createCertificate(ctx, f)
 	if err != nil {
@@ -52,6 +45,24 @@ func (t *Target) stageObject(ctx context.Context, r providers.Request, b *certs.
 	}
 	t.log.DebugContext(ctx, "certificate uploaded", "target_kind", "apig", "name", name, "handle", string(c.ID))
 	return staged(c, name, b), nil
+}
+
+// named reads the certificate of this name; the zero certificate if there is none.
+func (t *Target) named(ctx context.Context, name string) (certificate, error) {
+	rows, err := t.listCertificates(ctx, name)
+	if err != nil {
+		return certificate{}, err
+	}
+	for _, row := range rows {
+		if string(row.Name) != name || row.ID == "" {
+			continue
+		}
+		c, err := t.showCertificate(ctx, string(row.ID))
+		if providers.KindOf(err) != providers.KindNotFound {
+			return c, err
+		}
+	}
+	return certificate{}, nil
 }
 
 func staged(c certificate, name string, b *certs.Bundle) providers.Remote {

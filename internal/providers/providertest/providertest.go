@@ -93,6 +93,7 @@ func Run(t *testing.T, fixture func(t *testing.T) Fixture) {
 		{"activate nothing", activateNothing, anything},
 		{"rollback is activate", rollback, anything},
 		{"renewal from first to last", renewal, anything},
+		{"what was seen is enough", seenIsEnough, making},
 		{"observe shows drift", observeShowsDrift, anything},
 		{"observe follows known handles", observeKnown, making},
 		{"retire in use", retireInUse, objects},

@@ -253,6 +253,46 @@ func renewal(t *testing.T, w *world) {
 	w.wantCount(t, before, w.made())
 }
 
+// A caller that tells what it has seen gets the same answers as one that does not.
+func seenIsEnough(t *testing.T, w *world) {
+	before := len(w.Handles(t))
+	first := w.stage(t, w.bundle(t))
+	w.activate(t, first.Handle)
+	seen, b := w.observe(t), w.bundle(t)
+	r := w.request()
+	r.Known, r.Seen = []providers.Handle{first.Handle}, &seen
+	staged, err := w.target.Stage(t.Context(), r, b)
+	if err != nil {
+		t.Fatalf("stage: %v", err)
+	}
+	seen.Remotes = append(seen.Remotes, staged)
+	if again, err := w.target.Stage(t.Context(), r, b); err != nil || again.Handle != staged.Handle {
+		t.Errorf("staged again: %+v, %v, want %s", again, err, staged.Handle)
+	}
+	if err := w.target.Activate(t.Context(), r, staged.Handle); err != nil {
+		t.Fatalf("activate: %v", err)
+	}
+	w.wantServed(t, b)
+	short, err := w.target.Observe(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Seen = nil
+	whole, err := w.target.Observe(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(short.Endpoints, whole.Endpoints) || len(short.Remotes) != len(whole.Remotes) {
+		t.Fatalf("observed\n%+v, and without what was seen\n%+v", short, whole)
+	}
+	for i, want := range whole.Remotes {
+		if got := short.Remotes[i]; got.Handle != want.Handle || got.Fingerprint != want.Fingerprint || got.Owned != want.Owned || !slices.Equal(got.InUse, want.InUse) {
+			t.Errorf("observed\n%+v, and without what was seen\n%+v", got, want)
+		}
+	}
+	w.wantCount(t, before, 2*w.made())
+}
+
 func observeShowsDrift(t *testing.T, w *world) {
 	r := w.stage(t, w.bundle(t))
 	w.activate(t, r.Handle)

@@ -17,20 +17,32 @@ import (
 // Observe reads hosts and certificates. For one endpoint that serves our only
 // certificate it makes four calls: Show host, two lists of certificates, Show
 // certificate; one more the first time, to find the host's id (two in ModeAny).
-// Each further endpoint costs one call, each further certificate one.
+// Each further endpoint costs one call, each further certificate one. Where the caller
+// has seen the certificates a moment before, the lists are left out: two calls.
 func (t *Target) Observe(ctx context.Context, r providers.Request) (providers.Observation, error) {
 	endpoints, err := t.observeHosts(ctx, r.Endpoints)
 	if err != nil {
 		return providers.Observation{}, err
 	}
-	ids, err := t.relevant(ctx, r, endpoints)
+	ids := served(endpoints)
+	var remotes []providers.Remote
+	if r.Seen != nil && !slices.ContainsFunc(r.Endpoints, isID) {
+		remotes = unserved(r.Seen.Remotes, endpoints)
+	} else {
+		ours, err := t.relevant(ctx, r)
+		if err != nil {
+			return providers.Observation{}, err
+		}
+		ids = append(ids, ours...)
+	}
+	read, err := t.observeCertificates(ctx, r.Owner, distinct(ids))
 	if err != nil {
 		return providers.Observation{}, err
 	}
-	remotes, err := t.observeCertificates(ctx, r.Owner, ids)
-	if err != nil {
-		return providers.Observation{}, err
-	}
+	remotes = append(remotes, read...)
+	slices.SortFunc(remotes, func(a, b providers.Remote) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Handle, b.Handle))
+	})
 	for i := range remotes {
 		remotes[i].InUse = addServing(remotes[i], endpoints)
 	}
@@ -63,9 +75,41 @@ func (t *Target) observeHosts(ctx context.Context, names []string) ([]providers.
 	return endpoints, g.Wait()
 }
 
-// relevant returns the ids of the certificates that matter to the request: ours
-// by name, those that the endpoints serve, and those the caller knows.
-func (t *Target) relevant(ctx context.Context, r providers.Request, endpoints []providers.Endpoint) ([]string, error) {
+// served returns the ids of the certificates that the endpoints serve.
+func served(endpoints []providers.Endpoint) []string {
+	var ids []string
+	for _, e := range endpoints {
+		ids = append(ids, string(e.Serves))
+	}
+	return ids
+}
+
+// unserved returns those certificates of an earlier look that none of the endpoints serves now.
+// Nothing but what the endpoints serve has changed since, so they are as they were, but for
+// the endpoints that served them then.
+func unserved(seen []providers.Remote, endpoints []providers.Endpoint) []providers.Remote {
+	var kept []providers.Remote
+	for _, r := range seen {
+		if slices.ContainsFunc(endpoints, func(e providers.Endpoint) bool { return e.Serves == r.Handle }) {
+			continue
+		}
+		r.InUse = slices.DeleteFunc(slices.Clone(r.InUse), func(user string) bool {
+			return slices.ContainsFunc(endpoints, func(e providers.Endpoint) bool { return canonical(e.Name) == canonical(user) })
+		})
+		kept = append(kept, r)
+	}
+	return kept
+}
+
+// distinct returns the ids sorted, each once, none of them empty.
+func distinct(ids []string) []string {
+	slices.Sort(ids)
+	return slices.DeleteFunc(slices.Compact(ids), func(id string) bool { return id == "" })
+}
+
+// relevant returns the ids of the certificates that matter to the request beside those
+// that are served: ours by name, and those the caller knows.
+func (t *Target) relevant(ctx context.Context, r providers.Request) ([]string, error) {
 	rows, err := t.listCertificates(ctx, providers.NamePrefix(r.Owner))
 	if err != nil {
 		return nil, err
@@ -76,15 +120,10 @@ func (t *Target) relevant(ctx context.Context, r providers.Request, endpoints []
 			ids = append(ids, string(row.ID))
 		}
 	}
-	for _, e := range endpoints {
-		ids = append(ids, string(e.Serves))
-	}
 	for _, h := range r.Known {
 		ids = append(ids, string(h))
 	}
-	slices.Sort(ids)
-	ids = slices.Compact(ids)
-	return slices.DeleteFunc(ids, func(id string) bool { return id == "" }), nil
+	return ids, nil
 }
 
 // observeCertificates shows each certificate; one that is gone is left out.
@@ -108,13 +147,7 @@ func (t *Target) observeCertificates(ctx context.Context, o providers.Owner, ids
 			return nil
 		})
 	}
-	if err := g.Wait(); err != nil {
-		return nil, err
-	}
-	slices.SortFunc(remotes, func(a, b providers.Remote) int {
-		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Handle, b.Handle))
-	})
-	return remotes, nil
+	return remotes, g.Wait()
 }
 
 func remoteOf(o providers.Owner, id string, c certificate) providers.Remote {

@@ -15,7 +15,8 @@ import (
 const opStage = "stage certificate"
 
 // Stage uploads the bundle, or adopts the object that an earlier Stage made. It
-// makes three calls: two lists and the creation; or two lists and a Show.
+// makes three calls: two lists and the creation; or two lists and a Show. Where the
+// caller has seen that there is no such object, it is one: the creation.
 func (t *Target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle) (providers.Remote, error) {
 	if err := check(b, time.Now()); err != nil {
 		return providers.Remote{}, err
@@ -23,8 +24,10 @@ func (t *Target) Stage(ctx context.Context, r providers.Request, b *certs.Bundle
 	name := providers.CertificateName(r.Owner, b.Fingerprint())
 	// Look first: a duplicate would be refused in most regions, and cost a place
 	// in the quota in the others (reference 2.11, step 3).
-	if found, err := t.findByName(ctx, r.Owner, name, b); err != nil || found.Handle != "" {
-		return found, err
+	if !r.Seen.Lacks(name) {
+		if found, err := t.findByName(ctx, r.Owner, name, b); err != nil || found.Handle != "" {
+			return found, err
+		}
 	}
 	u, err := uploadOf(name, b)
 	if err != nil {
