@@ -189,6 +189,7 @@ type estate struct {
 	*cloud
 	*listener
 	daemon *process
+	home   string // the directory of the daemon
 	pairs  *pairs
 	n      int
 }
@@ -210,15 +211,14 @@ func newEstate(ctx context.Context, b *bench, n int, latency time.Duration, poli
 	if e.cloud, err = startCloud(ctx, filepath.Join(b.dir, "cloud"), n, cloudsim.Config{Latency: latency}); err != nil {
 		return nil, err
 	}
-	dir, err := home(b.dir, policies(e.pairs))
-	if err != nil {
+	if e.home, err = home(b.dir, policies(e.pairs)); err != nil {
 		return nil, err
 	}
 	address, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
-	if e.daemon, err = b.daemon(ctx, dir, e.yaml(concurrency)+fmt.Sprintf("nats: {embedded: {listen: %q}}\n", address)); err != nil {
+	if e.daemon, err = b.daemon(ctx, e.home, e.yaml(concurrency)+fmt.Sprintf("nats: {embedded: {listen: %q}}\n", address)); err != nil {
 		return nil, err
 	}
 	if e.listener, err = listen(address); err != nil {

@@ -3,5 +3,5 @@ package main
 import "testing"
 
 func TestDrift(t *testing.T) {
-	tryExperiment(t, "drift", 2, "one comparison of all, CPU", "one comparison of all, calls")
+	tryExperiment(t, "drift", 2, "all compared, asked, calls", "all compared, regularly, calls")
 }

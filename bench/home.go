@@ -15,10 +15,13 @@ func home(parent string, policies map[string]string) (string, error) {
 	dir := filepath.Join(parent, "daemon")
 	err := errors.Join(os.RemoveAll(dir), os.MkdirAll(filepath.Join(dir, "policies"), 0o700))
 	for name, text := range policies {
-		err = errors.Join(err, os.WriteFile(filepath.Join(dir, "policies", name+".yaml"), []byte(text), 0o600))
+		err = errors.Join(err, os.WriteFile(policyFile(dir, name), []byte(text), 0o600))
 	}
 	return dir, err
 }
+
+// policyFile is where a daemon with this home reads a policy.
+func policyFile(dir, name string) string { return filepath.Join(dir, "policies", name+".yaml") }
 
 // watching is home for a daemon that only watches a directory; extra is added to what is said of that.
 func (b *bench) watching(root, extra string) (string, error) {

@@ -89,6 +89,14 @@ func (b *bench) daemonNamed(ctx context.Context, dir, node, extra string) (*proc
 	return p, nil
 }
 
+// reload writes a policy of its home anew, and asks for it.
+func (p *process) reload(dir, name, text string) error {
+	if err := os.WriteFile(policyFile(dir, name), []byte(text), 0o600); err != nil {
+		return err
+	}
+	return p.cmd.Process.Signal(syscall.SIGHUP)
+}
+
 // await asks until the answer is 200.
 func (p *process) await(ctx context.Context, path string) error {
 	ctx, cancel := context.WithTimeout(ctx, startLimit)

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -216,16 +215,12 @@ func (s *soaking) renew(i int) error {
 
 // reload writes the policy with another comment, and asks for it.
 func (s *soaking) reload() error {
-	file := filepath.Join(s.dir, "policies", "all.yaml")
-	old, err := os.ReadFile(file)
+	old, err := os.ReadFile(policyFile(s.dir, "all"))
 	if err != nil {
 		return err
 	}
 	rules, _, _ := bytes.Cut(old, []byte("# "))
-	if err := os.WriteFile(file, fmt.Appendf(rules, "# %s\n", time.Now().Format(time.TimeOnly)), 0o600); err != nil {
-		return err
-	}
-	return s.daemon.cmd.Process.Signal(syscall.SIGHUP)
+	return s.daemon.reload(s.dir, "all", fmt.Sprintf("%s# %s\n", rules, time.Now().Format(time.TimeOnly)))
 }
 
 // settle lets the faults end, and waits until the newest certificate of each host is what it serves.

@@ -183,7 +183,8 @@ type Retain struct {
 
 // Drift says how often wanted and served are compared without another reason.
 type Drift struct {
-	// Every is the span between two looks. Default 1h.
+	// Every is the span between two comparisons. Default 1h. Where a service can list what its hosts
+	// use, one list serves all assignments, and one comparison in 24 reads everything.
 	Every Duration `yaml:"every"`
 	// Action is repair (default) or report.
 	Action string `yaml:"action"`

@@ -111,6 +111,15 @@ type Lister interface {
 	List(ctx context.Context) ([]string, error)
 }
 
+// Surveyor is a Target that can compare many assignments with lists which it reads once for
+// all of them.
+type Surveyor interface {
+	// Survey reports whether a list that was begun at since or later shows that each of the
+	// request's endpoints serves the certificate which is expected there. false says that something
+	// differs, or that a list cannot tell or cannot be had: then Observe tells. It changes nothing.
+	Survey(ctx context.Context, r Request, expected Remote, since time.Time) bool
+}
+
 // Target is a place that must serve a bundle.
 //
 // All verbs take a context and give up when it ends. An error with kind

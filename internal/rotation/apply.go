@@ -179,6 +179,11 @@ func (r *run) look(ctx context.Context, v *View) error {
 			return err
 		}
 	}
+	if r.survey(ctx, v) {
+		v.Surveyed, v.Seen = true, true
+		r.noteLook()
+		return nil
+	}
 	observed, err := r.assembly.Targets[v.Name].Observe(ctx, r.request(v))
 	if err != nil {
 		return err

@@ -57,6 +57,8 @@ type View struct {
 	// Seen says that the target was looked at since this look at the assignment began,
 	// even if a failure has made what was seen worthless since.
 	Seen bool
+	// Surveyed says that a list showed it as the record has it, so that it was not looked at.
+	Surveyed bool
 	// Staged is what this look at the assignment has staged; Restage that the target did
 	// not know the handle it was to activate, so that it must be staged (again).
 	Staged  providers.Handle

@@ -320,20 +320,24 @@ func (o *Observation) retry(target string, a Attempts, now time.Time) (Step, boo
 // needsLook reports whether the target must be read. Everything that only a look can
 // tell is then planned after it.
 func needsLook(o *Observation, v *View, now time.Time) bool {
+	return !v.Surveyed && (suspect(o, v, now) || o.Trigger == TriggerDrift || due(dueLook(o.Policy, o.Record), now))
+}
+
+// suspect reports whether there is another reason to read the target than that it was not
+// read for some time: somebody asks, or the record itself says that there is something to find out.
+func suspect(o *Observation, v *View, now time.Time) bool {
 	t := o.target(v.Name)
 	switch {
-	case o.forces(v), o.Trigger.asksToLook(), v.Unlisted:
+	case o.forces(v), o.Trigger.asksToLook() && o.Trigger != TriggerDrift, v.Unlisted:
 		return true
 	case len(v.Endpoints) == 0:
 		// A covered target with nothing to serve yet: has it got a host, or the bundle a name?
-		return t.Failures > 0 || t.LookedFor != o.wants() || due(dueLook(o.Policy, o.Record), now)
+		return t.Failures > 0 || t.LookedFor != o.wants()
 	case o.Record.Intent != nil && o.Record.Intent.Target == v.Name:
 		return true
 	case t.Active == nil || t.Active.Fingerprint != o.wants() || t.Failures > 0 && t.FailedStep != StepRetire || t.Drift != "" && t.Drift != DriftServed:
 		return true
 	case !slices.Equal(t.Endpoints, v.Endpoints):
-		return true
-	case due(dueLook(o.Policy, o.Record), now):
 		return true
 	}
 	if _, back := planRollBack(o, v, now); back {

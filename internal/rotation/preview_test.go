@@ -33,7 +33,7 @@ func (w *world) foretell(e *Engine, q Request) (check func()) {
 		w.t.Errorf("plan: %v", err)
 	}
 	for _, call := range w.calls {
-		if !slices.Contains([]string{"load", "observe", "list", "observe issuer", "observe application"}, call) {
+		if !slices.Contains([]string{"load", "observe", "survey", "list", "observe issuer", "observe application"}, call) {
 			w.t.Errorf("planning made the call %q", call)
 		}
 	}

@@ -56,6 +56,8 @@ type world struct {
 	issuer *issuer
 	// application and second are further targets of policies that have them.
 	application, second providers.Target
+	// edge, if not nil, stands in for the target edge.
+	edge providers.Target
 
 	// fault is asked before and after every outside call.
 	fault func(call string, after bool) error
@@ -399,6 +401,9 @@ func (w *world) boundTo(host string, n byte) bool {
 // engine is a fresh process.
 func (w *world) engine() *Engine {
 	assembly := &Assembly{Policy: w.policy, Source: w, Targets: map[string]providers.Target{"edge": target{w}}}
+	if w.edge != nil {
+		assembly.Targets["edge"] = w.edge
+	}
 	assembly.Targets["grafana"], assembly.Targets[policy.ApplicationTarget], assembly.Targets["second"] = target{w}, w.application, w.second
 	if w.issuer != nil {
 		assembly.Source, assembly.Issuer = IssuedSource{Certificate: w.id.Certificate, Names: []string{"shop.example.com", "www.example.com", application}}, w.issuer

@@ -93,6 +93,7 @@ func Run(t *testing.T, fixture func(t *testing.T) Fixture) {
 		{"activate nothing", activateNothing, anything},
 		{"rollback is activate", rollback, anything},
 		{"renewal from first to last", renewal, anything},
+		{"survey agrees with observe", surveyAgrees, making},
 		{"what was seen is enough", seenIsEnough, making},
 		{"observe shows drift", observeShowsDrift, anything},
 		{"observe follows known handles", observeKnown, making},

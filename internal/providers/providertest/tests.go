@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/rotatord/rotatord/internal/providers"
 )
@@ -251,6 +252,45 @@ func renewal(t *testing.T, w *world) {
 		previous = r.Handle
 	}
 	w.wantCount(t, before, w.made())
+}
+
+// What a list shows is what is there; what differs in any respect is not passed over.
+func surveyAgrees(t *testing.T, w *world) {
+	s, ok := w.target.(providers.Surveyor)
+	if !ok {
+		t.Skip("the target has no lists to compare with")
+	}
+	staged := w.stage(t, w.bundle(t))
+	w.activate(t, staged.Handle)
+	is, _ := find(w.observe(t), staged.Handle)
+	same := func(what string, expected providers.Remote, want bool) {
+		t.Helper()
+		if got := s.Survey(t.Context(), w.request(), expected, time.Now()); got != want {
+			t.Errorf("%s: surveyed as the same: %t, want %t", what, got, want)
+		}
+	}
+	changes := w.Changes(t)
+	same("as it is", is, true)
+	for what, change := range map[string]func(*providers.Remote){
+		"another certificate": func(r *providers.Remote) { r.Handle = "0123456789abcdef0123456789abcdef" },
+		"another end":         func(r *providers.Remote) { r.NotAfter = r.NotAfter.Add(time.Minute) },
+		"no end":              func(r *providers.Remote) { r.NotAfter = time.Time{} },
+		"another leaf":        func(r *providers.Remote) { r.Fingerprint[0]++ },
+	} {
+		expected := is
+		change(&expected)
+		same(what, expected, false)
+	}
+	if w.Changes(t) != changes {
+		t.Error("Survey changed something")
+	}
+	foreign := w.bindForeign(t, w.Endpoints[0], w.bundle(t))
+	same("one endpoint rebound", is, false)
+	w.activate(t, staged.Handle)
+	same("bound again", is, true)
+	w.Delete(t, foreign)
+	w.Endpoints = append(slices.Clone(w.Endpoints), w.Unknown)
+	same("an endpoint that is not there", is, false)
 }
 
 // A caller that tells what it has seen gets the same answers as one that does not.

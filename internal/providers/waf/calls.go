@@ -46,6 +46,7 @@ const certificatePath = "/v1/{project_id}/waf/certificate"
 // mode is where a host lives: the two have calls of their own.
 type mode struct {
 	name               string
+	wafType            string // in what a certificate tells of its hosts
 	path               string
 	list, show, update string // operations
 	method             string // of an update
@@ -53,11 +54,11 @@ type mode struct {
 
 var (
 	cloudMode = mode{
-		name: ModeCloud, path: "/v1/{project_id}/waf/instance",
+		name: ModeCloud, wafType: "cloud", path: "/v1/{project_id}/waf/instance",
 		list: opListHosts, show: opShowHost, update: opUpdateHost, method: http.MethodPatch,
 	}
 	dedicatedMode = mode{
-		name: ModeDedicated, path: "/v1/{project_id}/premium-waf/host",
+		name: ModeDedicated, wafType: "premium", path: "/v1/{project_id}/premium-waf/host",
 		list: opListDedicatedHosts, show: opShowDedicatedHost, update: opUpdateDedicated, method: http.MethodPut,
 	}
 )
@@ -74,6 +75,9 @@ func (t *Target) call(ctx context.Context, c huaweicloud.Call) error {
 	return t.client.Do(ctx, c)
 }
 
+// pageSize is the most that is allowed (reference 2.3).
+const pageSize = 100
+
 // maxPages ends a list whose total never comes true, maxRows one that is longer than anybody's.
 const (
 	maxPages = 1000
@@ -82,11 +86,10 @@ const (
 
 // list reads all pages of a list.
 func list[T any](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
-	const size = 100 // the most that is allowed (reference 2.3)
 	var all []T
 	for n := 1; n <= maxPages; n++ {
 		var p page[T]
-		query := url.Values{"page": {strconv.Itoa(n)}, "pagesize": {strconv.Itoa(size)}}
+		query := url.Values{"page": {strconv.Itoa(n)}, "pagesize": {strconv.Itoa(pageSize)}}
 		maps.Copy(query, c.Query)
 		next := c
 		next.Method, next.Query, next.Out = http.MethodGet, query, &p
@@ -98,7 +101,7 @@ func list[T any](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error
 			return nil, fail(providers.KindInvalid, c.Op, "there are more than %d", maxRows)
 		}
 		// A total of zero beside a full page means that there is none.
-		if len(p.Items) == 0 || len(all) >= int(p.Total) && (p.Total > 0 || len(p.Items) < size) {
+		if len(p.Items) == 0 || len(all) >= int(p.Total) && (p.Total > 0 || len(p.Items) < pageSize) {
 			break
 		}
 	}

@@ -49,6 +49,17 @@ func TestCallsOfARotation(t *testing.T) {
 	step("the second Stage", []string{list, list, "CreateCertificate"}, stage(&second))
 	step("the second Activate", []string{"ApplyCertificateToHost"}, func() error { return target.Activate(t.Context(), r, second.Handle) })
 	step("Observe of two generations", []string{"ShowHost", list, list, show, show}, observe)
+	seen := providers.Observation{Remotes: []providers.Remote{first, second}}
+	knowing := request(shop)
+	knowing.Seen = &seen
+	var third providers.Remote
+	step("Stage of what was not seen", []string{"CreateCertificate"}, func() (err error) {
+		third, err = target.Stage(t.Context(), knowing, bundle(t, certstest.EC256, shop))
+		seen.Remotes = append(seen.Remotes, third)
+		return err
+	})
+	step("the third Activate", []string{"ApplyCertificateToHost"}, func() error { return target.Activate(t.Context(), knowing, third.Handle) })
+	step("Observe after it", []string{"ShowHost", show}, func() error { _, err := target.Observe(t.Context(), knowing); return err })
 	step("Retire", []string{show, "DeleteCertificate"}, func() error { return target.Retire(t.Context(), r, first.Handle) })
 	step("Retire of what is gone", []string{show}, func() error { return target.Retire(t.Context(), r, first.Handle) })
 }

@@ -54,6 +54,7 @@ type Target struct {
 	verify  bool
 	log     *slog.Logger
 	hosts   hostIDs
+	surveys surveys
 
 	mu      sync.Mutex
 	noApply bool // the service has no apply-to-hosts
@@ -80,6 +81,7 @@ func New(cfg Config) (*Target, error) {
 	if t.log == nil {
 		t.log = slog.New(slog.DiscardHandler)
 	}
+	t.surveys.log = t.log
 	switch cfg.Mode {
 	case ModeCloud:
 		t.modes = []mode{cloudMode}

@@ -29,6 +29,7 @@ type certificate struct {
 type boundHost struct {
 	ID       identifier `json:"id"`
 	Hostname label      `json:"hostname"`
+	Type     label      `json:"waf_type"`
 }
 
 // host has what is needed of a host, of a list or of Show.
