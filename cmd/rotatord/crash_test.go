@@ -290,7 +290,9 @@ func (w crashSource) Wanted(string) (rotation.Wanted, bool) {
 	return rotation.Wanted{Info: w.wanted.Info(), Chain: len(w.wanted.Chain)}, true
 }
 
-func (w crashSource) Owner(string) (string, bool) { return w.id.Certificate, true }
+func (w crashSource) Owners() *rotation.Owners {
+	return rotation.NewOwners(func(yield func(string, certs.Info) bool) { yield(w.id.Certificate, w.wanted.Info()) })
+}
 
 func (w crashSource) Load(context.Context, string, certs.Fingerprint) (*certs.Bundle, error) {
 	return w.wanted, nil

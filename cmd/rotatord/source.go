@@ -21,14 +21,14 @@ type source interface {
 }
 
 // issuedSource is the source of a policy that issues its one certificate.
-type issuedSource struct{ rotation.IssuedSource }
+type issuedSource struct{ *rotation.IssuedSource }
 
 func (s issuedSource) names() []string { return []string{s.Certificate} }
 
 // newIssuedSource says who is served where before anything is issued: the names are those
 // that are asked for.
 func newIssuedSource(p *policy.Policy) issuedSource {
-	s := issuedSource{rotation.IssuedSource{Certificate: p.Source.Certificate()}}
+	s := issuedSource{&rotation.IssuedSource{Certificate: p.Source.Certificate()}}
 	if ca := p.Source.PrivateCA; ca != nil {
 		for _, name := range ca.Names {
 			s.Names = append(s.Names, name.Value)
@@ -46,8 +46,8 @@ type directorySource struct {
 	watcher *watcher.Watcher
 
 	mu sync.Mutex
-	// owners is who is served where, worked out from the snapshot of.
-	owners rotation.Owners
+	// owners is who is served where, right for the snapshot of.
+	owners *rotation.Owners
 	of     *watcher.Snapshot
 	// listed are the names, worked out from the snapshot listedOf.
 	listed   []string
@@ -103,15 +103,34 @@ func (s *directorySource) Load(_ context.Context, certificate string, f certs.Fi
 	return s.watcher.Load(certificate, f)
 }
 
-// Owner implements rotation.Source. The answer is worked out once for each snapshot.
-func (s *directorySource) Owner(endpoint string) (string, bool) {
+// Owners implements rotation.Source. A renewal keeps the names, and so the owners.
+func (s *directorySource) Owners() *rotation.Owners {
 	snapshot := s.watcher.Snapshot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.of != snapshot {
-		s.owners, s.of = rotation.NewOwners(s.all(snapshot)), snapshot
+	if s.of != snapshot && (s.of == nil || !s.sameNames(s.of, snapshot)) {
+		s.owners = rotation.NewOwners(s.all(snapshot))
 	}
-	return s.owners.Of(endpoint)
+	s.of = snapshot
+	return s.owners
+}
+
+// sameNames reports whether two snapshots have the same certificates with the same names, as far as the
+// policy takes them.
+func (s *directorySource) sameNames(a, b *watcher.Snapshot) bool {
+	if a.Len() != b.Len() {
+		return false
+	}
+	for name, now := range b.All() {
+		if a.Same(b, name) {
+			continue
+		}
+		was, known := a.Certificate(name)
+		if !known || !slices.Equal(was.Pair.Info.Names, now.Pair.Info.Names) || s.match.Matches(*was.Pair.Info) != s.match.Matches(*now.Pair.Info) {
+			return false
+		}
+	}
+	return true
 }
 
 // all are the certificates that the policy takes from its directory.

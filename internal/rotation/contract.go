@@ -3,6 +3,7 @@ package rotation
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
@@ -43,9 +44,9 @@ type Source interface {
 	// Wanted returns the bundle in force for a certificate; false if the source has
 	// no such certificate (any more).
 	Wanted(certificate string) (Wanted, bool)
-	// Owner returns the certificate of the policy that is to be served at an endpoint
-	// of its targets or proofs (see type Owners); false if none covers it.
-	Owner(endpoint string) (certificate string, ok bool)
+	// Owners says which certificate of the policy is to be served at an endpoint of its
+	// targets or proofs. The pointer is another one if, and only if, an answer may be.
+	Owners() *Owners
 	// Load reads the bundle. It fails if it is no longer the one with this
 	// fingerprint.
 	Load(ctx context.Context, certificate string, f certs.Fingerprint) (*certs.Bundle, error)
@@ -84,6 +85,10 @@ type Assembly struct {
 	Targets map[string]providers.Target
 	// Listings of the targets whose endpoints are "covered", by name.
 	Listings map[string]*Listing
+
+	// divisions are the endpoints of targets, by target.
+	mu        sync.Mutex
+	divisions map[string]*division
 }
 
 // WatchesOnly reports whether the policy has nothing to do and nothing to prove.
@@ -117,21 +122,26 @@ type IssuedSource struct {
 	// Names are those that the certificate is to have: who is served where does not wait
 	// for the first one.
 	Names []string
+
+	once   sync.Once
+	owners *Owners
 }
 
 // Refresh implements Source.
-func (IssuedSource) Refresh(context.Context, time.Time) error { return nil }
+func (*IssuedSource) Refresh(context.Context, time.Time) error { return nil }
 
 // Wanted implements Source: what was issued is in the record.
-func (IssuedSource) Wanted(string) (Wanted, bool) { return Wanted{}, false }
+func (*IssuedSource) Wanted(string) (Wanted, bool) { return Wanted{}, false }
 
-// Owner implements Source.
-func (s IssuedSource) Owner(endpoint string) (string, bool) {
-	one := func(yield func(string, certs.Info) bool) { yield(s.Certificate, certs.Info{Names: s.Names}) }
-	return NewOwners(one).Of(endpoint)
+// Owners implements Source.
+func (s *IssuedSource) Owners() *Owners {
+	s.once.Do(func() {
+		s.owners = NewOwners(func(yield func(string, certs.Info) bool) { yield(s.Certificate, certs.Info{Names: s.Names}) })
+	})
+	return s.owners
 }
 
 // Load implements Source: bundles are collected from the issuer.
-func (IssuedSource) Load(context.Context, string, certs.Fingerprint) (*certs.Bundle, error) {
+func (*IssuedSource) Load(context.Context, string, certs.Fingerprint) (*certs.Bundle, error) {
 	return nil, errors.New("the source issues and holds no bundle")
 }

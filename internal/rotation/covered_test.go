@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -133,3 +134,48 @@ func TestOwnersAgree(t *testing.T) {
 		}
 	})
 }
+
+// TestDivisionAgreesWithOwners: who is given which endpoints is what is told of each by itself, and
+// it is worked out again when, and only when, something changed.
+func TestDivisionAgreesWithOwners(t *testing.T) {
+	owners := func(all map[string][]string) *Owners {
+		return NewOwners(func(yield func(string, certs.Info) bool) {
+			for name, names := range all {
+				if !yield(name, certs.Info{Names: names}) {
+					return
+				}
+			}
+		})
+	}
+	s := &divisionSource{owners: owners(map[string][]string{"a": {"a.example.com", "b.example.com"}, "w": {"*.example.com"}})}
+	a := &Assembly{Source: s}
+	endpoints := []string{"c.example.com", "b.example.com", "x.example.org", "a.example.com", "b.example.com"}
+	first := a.divided("edge", endpoints)
+	if got := fmt.Sprint(first.mine, first.orphans); got != "map[a:[a.example.com b.example.com] w:[c.example.com]] [x.example.org]" {
+		t.Errorf("divided as %s", got)
+	}
+	if a.divided("edge", endpoints) != first {
+		t.Error("the same was worked out twice")
+	}
+	if d := a.divided("second", endpoints[:1]); len(d.mine) != 1 || a.divided("edge", endpoints) != first {
+		t.Errorf("targets are taken for each other: %v", d.mine)
+	}
+	if d := a.divided("edge", slices.Clone(endpoints)[1:]); len(d.mine["w"]) != 0 {
+		t.Errorf("another list is divided as %v", d.mine)
+	}
+	s.owners = owners(map[string][]string{"a": {"a.example.com"}, "w": {"*.example.com"}})
+	if d := a.divided("edge", endpoints); fmt.Sprint(d.mine["w"]) != "[b.example.com c.example.com]" {
+		t.Errorf("other owners have %v", d.mine)
+	}
+	if d := a.divided("edge", nil); len(d.mine) != 0 || len(d.orphans) != 0 {
+		t.Errorf("nothing is divided as %v", d)
+	}
+}
+
+// divisionSource is a source of which only the owners are asked.
+type divisionSource struct {
+	Source
+	owners *Owners
+}
+
+func (s *divisionSource) Owners() *Owners { return s.owners }

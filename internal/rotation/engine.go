@@ -342,7 +342,8 @@ func observe(a *Assembly, id ID, record Record, q Request, now time.Time) Observ
 			recorded, known := record.Targets[t.Name]
 			v.Covered, v.Unlisted, v.Endpoints = true, !known, recorded.Endpoints
 		} else {
-			v.Endpoints, v.Orphans = share(names.List, id.Certificate, a.Source)
+			d := a.divided(t.Name, names.List)
+			v.Endpoints, v.Orphans = d.mine[id.Certificate], d.orphans
 		}
 		o.Targets = append(o.Targets, v)
 	}

@@ -52,12 +52,15 @@ func (r *run) listEndpoints(ctx context.Context, v *View) error {
 	if err != nil {
 		return err
 	}
-	mine, orphans := share(names, r.o.ID.Certificate, r.assembly.Source)
-	v.Endpoints, v.Unlisted = mine, false
+	d := r.assembly.divided(v.Name, names)
+	v.Endpoints, v.Unlisted, v.Orphans = d.mine[r.o.ID.Certificate], false, nil
 	// Hosts that nobody covers are none of the policy's business, unless they were served
 	// by this assignment: then the bundle lost their names.
-	served := r.o.target(v.Name).Endpoints
-	v.Orphans = slices.DeleteFunc(orphans, func(name string) bool { return !slices.Contains(served, name) })
+	for _, name := range r.o.target(v.Name).Endpoints {
+		if _, orphan := slices.BinarySearch(d.orphans, name); orphan {
+			v.Orphans = append(v.Orphans, name)
+		}
+	}
 	return nil
 }
 

@@ -189,7 +189,7 @@ func TestReplacedPolicyEndsBetweenSteps(t *testing.T) {
 		e.cfg.Assembly = func(string) *Assembly { return in }
 		e.cfg.Progress = func(_ ID, s Step, _ error) {
 			if s.Kind == StepStage {
-				in = new(*in)
+				in = &Assembly{Policy: in.Policy, Source: in.Source, Targets: in.Targets, Listings: in.Listings}
 			}
 		}
 		if err := e.Process(t.Context(), w.id, Request{Trigger: TriggerFile}); !errors.Is(err, ErrReplaced) {

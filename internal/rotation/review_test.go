@@ -38,7 +38,7 @@ type rig struct {
 }
 
 func (g *rig) engine() *Engine {
-	assembly := &Assembly{Policy: g.policy, Issuer: g.issuer, Source: IssuedSource{Certificate: g.id.Certificate, Names: g.names}}
+	assembly := &Assembly{Policy: g.policy, Issuer: g.issuer, Source: &IssuedSource{Certificate: g.id.Certificate, Names: g.names}}
 	assembly.Targets = map[string]providers.Target{"edge": target{g.world}, "second": g.second}
 	return New(Config{
 		Assembly: func(string) *Assembly { return assembly },

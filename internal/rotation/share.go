@@ -10,7 +10,7 @@ import (
 
 // Owners gives each endpoint to the one certificate of a policy that is to be served
 // there. The answer depends on the certificates' names alone, so that two assignments
-// never fight over an endpoint, whoever asks and in whatever order.
+// never fight over an endpoint, whoever asks and in whatever order. It does not change.
 type Owners struct {
 	best map[string]claim // by name as it stands in a certificate, wildcards included
 	// only is the policy's certificate where it has exactly one; a directory of files
@@ -25,8 +25,8 @@ type claim struct {
 }
 
 // NewOwners reads all certificates of a policy.
-func NewOwners(all iter.Seq2[string, certs.Info]) Owners {
-	o := Owners{best: map[string]claim{}}
+func NewOwners(all iter.Seq2[string, certs.Info]) *Owners {
+	o := &Owners{best: map[string]claim{}}
 	count := 0
 	for certificate, info := range all {
 		count++
@@ -59,7 +59,7 @@ func (c claim) beats(other claim, name string) bool {
 // Of returns the certificate for an endpoint: one with its exact name before one with a
 // wildcard for its left-most label (RFC 9525, section 6.3); false if none covers it. A
 // directory, which begins with a slash, has the policy's only certificate.
-func (o Owners) Of(endpoint string) (certificate string, ok bool) {
+func (o *Owners) Of(endpoint string) (certificate string, ok bool) {
 	if isDirectory(endpoint) {
 		return o.only, o.only != ""
 	}
@@ -77,18 +77,48 @@ func (o Owners) Of(endpoint string) (certificate string, ok bool) {
 // isDirectory reports whether an endpoint is a directory of files rather than a name.
 func isDirectory(endpoint string) bool { return strings.HasPrefix(endpoint, "/") }
 
-// share splits a target's endpoints into those of one certificate, sorted, and those
-// that no certificate of the policy covers.
-func share(endpoints []string, certificate string, source Source) (mine, orphans []string) {
-	for _, endpoint := range endpoints {
-		switch owner, ok := source.Owner(endpoint); {
-		case !ok:
-			orphans = append(orphans, endpoint)
-		case owner == certificate:
-			mine = append(mine, endpoint)
+// division is who owns which endpoints of a target.
+type division struct {
+	endpoints []string // what was divided
+	owners    *Owners
+	// mine are the endpoints of each certificate, orphans those that none covers; each
+	// sorted and without duplicates.
+	mine    map[string][]string
+	orphans []string
+}
+
+func divide(endpoints []string, owners *Owners) *division {
+	d := &division{endpoints: endpoints, owners: owners, mine: map[string][]string{}}
+	all := slices.Clone(endpoints)
+	slices.Sort(all)
+	for _, endpoint := range slices.Compact(all) {
+		if owner, ok := owners.Of(endpoint); ok {
+			d.mine[owner] = append(d.mine[owner], endpoint)
+		} else {
+			d.orphans = append(d.orphans, endpoint)
 		}
 	}
-	slices.Sort(mine)
-	slices.Sort(orphans)
-	return slices.Compact(mine), slices.Compact(orphans)
+	return d
+}
+
+// divides reports whether this is what divide would return. Lists are compared by where
+// they are: nobody writes to one.
+func (d *division) divides(endpoints []string, owners *Owners) bool {
+	return d.owners == owners && len(d.endpoints) == len(endpoints) && (len(endpoints) == 0 || &d.endpoints[0] == &endpoints[0])
+}
+
+// divided says which certificate owns which of a target's endpoints. It is worked out once, not for each of the
+// assignments: these are as many as the endpoints. The answer is shared; nobody may write to it.
+func (a *Assembly) divided(target string, endpoints []string) *division {
+	owners := a.Source.Owners()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if d := a.divisions[target]; d != nil && d.divides(endpoints, owners) {
+		return d
+	}
+	if a.divisions == nil {
+		a.divisions = map[string]*division{}
+	}
+	a.divisions[target] = divide(endpoints, owners)
+	return a.divisions[target]
 }

@@ -304,11 +304,12 @@ func (w *world) Wanted(certificate string) (Wanted, bool) {
 	return *w.wanted, true
 }
 
-func (w *world) Owner(endpoint string) (string, bool) {
-	if w.wanted == nil || !w.wanted.Info.Covers(endpoint) {
-		return "", false
-	}
-	return w.id.Certificate, true
+func (w *world) Owners() *Owners {
+	return NewOwners(func(yield func(string, certs.Info) bool) {
+		if w.wanted != nil {
+			yield(w.id.Certificate, w.wanted.Info)
+		}
+	})
 }
 
 func (w *world) Load(_ context.Context, _ string, f certs.Fingerprint) (*certs.Bundle, error) {
@@ -406,7 +407,7 @@ func (w *world) engine() *Engine {
 	}
 	assembly.Targets["grafana"], assembly.Targets[policy.ApplicationTarget], assembly.Targets["second"] = target{w}, w.application, w.second
 	if w.issuer != nil {
-		assembly.Source, assembly.Issuer = IssuedSource{Certificate: w.id.Certificate, Names: []string{"shop.example.com", "www.example.com", application}}, w.issuer
+		assembly.Source, assembly.Issuer = &IssuedSource{Certificate: w.id.Certificate, Names: []string{"shop.example.com", "www.example.com", application}}, w.issuer
 	}
 	if w.listing == nil {
 		w.listing = NewListing(target{w})
