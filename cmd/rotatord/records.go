@@ -175,14 +175,28 @@ func (r *records) watch(ctx context.Context, caughtUp func()) error {
 		if e.Policy == "" || !own && key != keyAt("", id) {
 			return // removed, or not readable at all; or another node's
 		}
-		if record, ok := decode(e); ok {
-			at := placedID{id, own}
-			r.put(at, mirrored{record, rotation.Revision(e.Revision)})
-			if at == r.placed(id) {
-				r.changed(id, record)
+		at := placedID{id, own}
+		record, ok := r.saved(at, rotation.Revision(e.Revision))
+		if !ok {
+			if record, ok = decode(e); !ok {
+				return
 			}
+			r.put(at, mirrored{record, rotation.Revision(e.Revision)})
+		}
+		if at == r.placed(id) {
+			r.changed(id, record)
 		}
 	}, caughtUp)
+}
+
+// saved returns the record at a revision if it is known already: mostly this process wrote it.
+func (r *records) saved(at placedID, revision rotation.Revision) (rotation.Record, bool) {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	if known := r.byPlace[at]; known != nil && known.revision == revision {
+		return known.record, true
+	}
+	return rotation.Record{}, false
 }
 
 func decode(e journal.Entry) (rotation.Record, bool) {
