@@ -86,44 +86,61 @@ func (t *Target) serves(h boundHost) bool {
 
 // surveys keeps the last list for all who ask. The zero value is ready for use.
 type surveys struct {
-	mu    sync.Mutex // held while reading: others wait for the same answer
+	log *slog.Logger
+
+	mu    sync.Mutex
 	begun time.Time
 	list  bindings
 	pages int
-	// failed is when the list could not be read; asked are those that the list is read for.
-	failed time.Time
-	asked  map[providers.Owner]bool
-	log    *slog.Logger
+	// reading says that somebody reads the list now; failed is when it could not be read.
+	reading bool
+	failed  time.Time
+	// asked are those that the list is read for.
+	asked map[providers.Owner]bool
 }
 
-// afterFailure is how long no list is tried after one that could not be read.
-const afterFailure = time.Minute
+const (
+	// readsEach is what comparing an assignment by itself costs at the least.
+	readsEach = 4
+	// afterFailure is how long no list is tried after one that could not be read.
+	afterFailure = time.Minute
+)
 
-// since returns a list that was begun at that time or later; nil where reading one does not
-// pay, or cannot be done. It waits while somebody else reads it.
+// since returns a list that was begun at that time or later; nil where there is none. The first to find that there is
+// none reads it, if that pays. Nobody waits for him: many calls are made one after the other then, and whoever
+// has something urgent to do should not find all workers waiting for them.
 func (s *surveys) since(ctx context.Context, since time.Time, o providers.Owner, read func(context.Context) (bindings, int, error)) bindings {
+	begun := time.Now()
+	if list, ok := s.have(since, o, begun); !ok {
+		return list
+	}
+	list, pages, err := read(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reading = false
+	if err != nil {
+		s.log.DebugContext(ctx, "certificates are compared one by one: there is no list", "err", err)
+		s.failed = begun
+		return nil
+	}
+	s.begun, s.list, s.pages = begun, list, pages
+	return list
+}
+
+// have returns the list if it is new enough, or else true if the caller is to read it.
+func (s *surveys) have(since time.Time, o providers.Owner, now time.Time) (_ bindings, reads bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.asked == nil {
 		s.asked = make(map[providers.Owner]bool)
 	}
 	s.asked[o] = true
-	switch now := time.Now(); {
-	case !s.begun.IsZero() && !s.begun.Before(since):
-		return s.list
-	case s.pages > readsEach*len(s.asked), now.Sub(s.failed) < afterFailure:
-		return nil
-	default:
-		list, pages, err := read(ctx)
-		if err != nil {
-			s.log.DebugContext(ctx, "certificates are compared one by one: there is no list", "err", err)
-			s.failed = now
-			return nil
-		}
-		s.begun, s.list, s.pages = now, list, pages
-		return list
+	if !s.begun.IsZero() && !s.begun.Before(since) {
+		return s.list, false
 	}
+	if s.reading || s.pages > readsEach*len(s.asked) || now.Sub(s.failed) < afterFailure {
+		return nil, false
+	}
+	s.reading = true
+	return nil, true
 }
-
-// readsEach is what comparing an assignment by itself costs at the least.
-const readsEach = 4

@@ -1,7 +1,9 @@
 package waf
 
 import (
+	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -112,6 +114,36 @@ func TestNoListNoSurvey(t *testing.T) {
 	}
 	if got := s.calls(before); len(got) != 1 {
 		t.Errorf("calls %v", got)
+	}
+}
+
+// Whoever comes while the list is read does not wait for it.
+func TestNobodyWaitsForTheList(t *testing.T) {
+	s := surveys{log: slog.New(slog.DiscardHandler)}
+	began, asked, answer := time.Now(), make(chan struct{}), make(chan bindings)
+	got := make(chan bindings)
+	go func() {
+		got <- s.since(t.Context(), began, owner, func(context.Context) (bindings, int, error) {
+			close(asked)
+			return <-answer, 1, nil
+		})
+	}()
+	<-asked
+	twice := func(context.Context) (bindings, int, error) {
+		t.Error("the list is read twice")
+		return nil, 0, nil
+	}
+	for range 2 {
+		if list := s.since(t.Context(), began, owner, twice); list != nil {
+			t.Errorf("%v before it was read", list)
+		}
+	}
+	answer <- bindings{shop: nil}
+	if list := <-got; len(list) != 1 {
+		t.Errorf("read %v", list)
+	}
+	if list := s.since(t.Context(), began, owner, twice); len(list) != 1 {
+		t.Errorf("%v after it was read", list)
 	}
 }
 
