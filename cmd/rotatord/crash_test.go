@@ -284,7 +284,7 @@ func fileFingerprint(path string) (f certs.Fingerprint) {
 // crashSource is the directory, as a source that is looked at from memory.
 type crashSource struct{ *crashWorld }
 
-func (w crashSource) Refresh(context.Context, time.Time) error { return nil }
+func (w crashSource) Refresh(context.Context, string, time.Time) error { return nil }
 
 func (w crashSource) Wanted(string) (rotation.Wanted, bool) {
 	return rotation.Wanted{Info: w.wanted.Info(), Chain: len(w.wanted.Chain)}, true

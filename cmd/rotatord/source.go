@@ -91,11 +91,8 @@ func (s *directorySource) troubledSince(certificate string, troubled bool) time.
 }
 
 // Refresh implements rotation.Source.
-func (s *directorySource) Refresh(ctx context.Context, since time.Time) error {
-	if since.IsZero() {
-		return s.watcher.Refresh(ctx)
-	}
-	return s.watcher.RefreshSince(ctx, since)
+func (s *directorySource) Refresh(ctx context.Context, certificate string, since time.Time) error {
+	return s.watcher.Refresh(ctx, certificate, since)
 }
 
 // Load implements rotation.Source.

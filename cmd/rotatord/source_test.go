@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/certs/certstest"
@@ -50,7 +51,7 @@ func TestOwnersChangeWithNamesOnly(t *testing.T) {
 	source := newDirectorySource(&policy.Policy{Source: policy.Source{Directory: &policy.Directory{Path: dir}}}, w)
 	owners := func() *rotation.Owners {
 		t.Helper()
-		if err := w.Refresh(t.Context()); err != nil {
+		if err := w.Refresh(t.Context(), "", time.Time{}); err != nil {
 			t.Fatal(err)
 		}
 		return source.Owners()

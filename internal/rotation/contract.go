@@ -37,10 +37,10 @@ type Events interface {
 // Source knows what a policy's certificates should be. Its methods answer from memory,
 // except Refresh and Load.
 type Source interface {
-	// Refresh returns when the source has been looked at by a look that began after since, a
-	// time of this process, or, if that is zero, after the call: whoever says "look now" may
-	// have written a file a moment before.
-	Refresh(ctx context.Context, since time.Time) error
+	// Refresh returns when the source knows what had happened to a certificate at since, a time of
+	// this process, or, if that is zero, at the call: whoever says "look now" may have written a
+	// file a moment before.
+	Refresh(ctx context.Context, certificate string, since time.Time) error
 	// Wanted returns the bundle in force for a certificate; false if the source has
 	// no such certificate (any more).
 	Wanted(certificate string) (Wanted, bool)
@@ -128,7 +128,7 @@ type IssuedSource struct {
 }
 
 // Refresh implements Source.
-func (*IssuedSource) Refresh(context.Context, time.Time) error { return nil }
+func (*IssuedSource) Refresh(context.Context, string, time.Time) error { return nil }
 
 // Wanted implements Source: what was issued is in the record.
 func (*IssuedSource) Wanted(string) (Wanted, bool) { return Wanted{}, false }

@@ -280,7 +280,7 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		return nil, nil
 	}
 	if q.Trigger.impatient() { // the others can wait for what the watcher hears
-		if err := a.Source.Refresh(ctx, q.Heard); e.stopping.Load() {
+		if err := a.Source.Refresh(ctx, id.Certificate, q.Heard); e.stopping.Load() {
 			return nil, ErrStopping
 		} else if err != nil {
 			return nil, fmt.Errorf("look at the source of %s/%s: %w", id.Policy, id.Certificate, err)

@@ -295,7 +295,7 @@ func (w target) Retire(_ context.Context, r providers.Request, h providers.Handl
 
 // The other outside parts.
 
-func (w *world) Refresh(context.Context, time.Time) error { return nil }
+func (w *world) Refresh(context.Context, string, time.Time) error { return nil }
 
 func (w *world) Wanted(certificate string) (Wanted, bool) {
 	if w.wanted == nil || certificate != w.id.Certificate {

@@ -56,6 +56,7 @@ func (s *scanner) enter(path string, facts *certs.FileFacts) {
 		switch facts.Problems[0].Reason {
 		case certs.Unreadable, certs.TooLarge, certs.SymlinkLoop:
 			s.lookAgain(path)
+			s.mute = true // no event tells when it works
 			gone = statusAt(unix.AT_FDCWD, path).kind == missing
 		default: // the content is what is wrong
 		}

@@ -22,7 +22,7 @@ func TestRefreshSeesWhatIsThere(t *testing.T) {
 	for version := range 20 {
 		b := issue(t, shop, version)
 		must(t, certstest.WritePair(root, "shop", b))
-		must(t, r.Refresh(t.Context()))
+		must(t, r.Refresh(t.Context(), "", time.Time{}))
 		if c, _ := r.Snapshot().Certificate(shop); c.Problem != nil || c.Pair.Info.Fingerprint != b.Fingerprint() {
 			t.Fatalf("version %d is not in the snapshot: %+v", version, c)
 		}
@@ -46,7 +46,7 @@ func TestRefreshIsShared(t *testing.T) {
 	})
 	var answered sync.WaitGroup
 	refresh := func() {
-		if err := r.Refresh(t.Context()); err != nil {
+		if err := r.Refresh(t.Context(), "", time.Time{}); err != nil {
 			t.Error(err)
 		}
 	}
@@ -91,7 +91,7 @@ func TestRefreshEndsWithItsContext(t *testing.T) {
 		must(t, err)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		if err := w.Refresh(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		if err := w.Refresh(ctx, "", time.Time{}); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("Refresh returned %v", err)
 		}
 	})
@@ -101,7 +101,7 @@ func TestRefreshEndsWithItsContext(t *testing.T) {
 func TestRefreshBeforeRun(t *testing.T) {
 	answer := make(chan error, 1)
 	r := start(t, Config{Root: t.TempDir(), Interval: time.Hour}, func(w *Watcher) {
-		go func() { answer <- w.Refresh(t.Context()) }()
+		go func() { answer <- w.Refresh(t.Context(), "", time.Time{}) }()
 		waitingAre(w, 1)
 	})
 	must(t, <-answer)
@@ -122,13 +122,13 @@ func TestRefreshEndsWithTheWatcher(t *testing.T) {
 		<-w.Ready()
 		for range 50 {
 			all.Go(func() {
-				for w.Refresh(context.Background()) == nil {
+				for w.Refresh(context.Background(), "", time.Time{}) == nil {
 				}
 			})
 		}
 		cancel()
 		all.Wait()
-		if err := w.Refresh(context.Background()); !errors.Is(err, ErrStopped) {
+		if err := w.Refresh(context.Background(), "", time.Time{}); !errors.Is(err, ErrStopped) {
 			t.Fatalf("after the end: %v", err)
 		}
 	}
@@ -143,12 +143,12 @@ func TestRefreshSince(t *testing.T) {
 	manual := func() uint64 { return r.Snapshot().Rescans[Manual] }
 	heard := time.Now()
 	for i, want := range []uint64{1, 1} {
-		if must(t, r.RefreshSince(t.Context(), heard)); manual() != want {
+		if must(t, r.Refresh(t.Context(), "", heard)); manual() != want {
 			t.Errorf("refresh %d of one reason: %d looks", i, manual())
 		}
 	}
 	must(t, os.Remove(filepath.Join(root, "shop.key")))
-	if must(t, r.RefreshSince(t.Context(), time.Now())); manual() != 2 {
+	if must(t, r.Refresh(t.Context(), "", time.Now())); manual() != 2 {
 		t.Errorf("another reason: %d looks", manual())
 	}
 	r.until("the key is missed", func(s *Snapshot) bool { return len(s.Problems) > 0 })

@@ -42,6 +42,11 @@ type scanner struct {
 	restructured bool     // directories or links to them came or went
 	unread       []string // files to be read in this look
 	early        bool     // this look is at what has not settled
+	// mute: some directory does not tell of all that happens in it. It is worked out by each look at
+	// everything. moved: watches came or went since the last such look.
+	mute, moved bool
+	// looks counts the looks at everything.
+	looks uint64
 	// fresh are the files that were read since the last look at what had settled.
 	fresh map[string]struct{}
 	// ways are the entries on the ways of links, as they were read in this look: the
@@ -104,11 +109,14 @@ func (s *scanner) rescan(reasons ...RescanReason) {
 		s.rescans[reason]++
 	}
 	s.now = time.Now()
+	s.looks++
+	s.mute = false
 	s.findLostWatches()
 	s.everything = true
 	s.lookAtRoot()
 	s.everything = false
 	s.finish()
+	s.moved = false
 	if s.up {
 		s.lastScan = s.now
 	}

@@ -20,24 +20,43 @@ type notifier interface {
 	Close() error
 	events() <-chan fsnotify.Event
 	errors() <-chan error
+	// mark puts an event of our own behind all that happened until now.
+	mark(number uint64) error
+	// reached returns the number of the mark that an event is; 0 for none.
+	reached(event fsnotify.Event) uint64
 }
 
-type fsNotifier struct{ *fsnotify.Watcher }
+type fsNotifier struct {
+	*fsnotify.Watcher
+	marks marks
+}
 
 func newFSNotifier() (notifier, error) {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		return nil, err
 	}
-	return fsNotifier{watcher}, nil
+	return &fsNotifier{Watcher: watcher}, nil
 }
 
-func (n fsNotifier) events() <-chan fsnotify.Event { return n.Events }
-func (n fsNotifier) errors() <-chan error          { return n.Errors }
+func (n *fsNotifier) events() <-chan fsnotify.Event { return n.Events }
+func (n *fsNotifier) errors() <-chan error          { return n.Errors }
+func (n *fsNotifier) mark(number uint64) error      { return n.marks.put(n.Watcher, number) }
+func (n *fsNotifier) reached(event fsnotify.Event) uint64 {
+	return n.marks.reached(n.Watcher, event.Name)
+}
+
+func (n *fsNotifier) Close() error {
+	err := n.Watcher.Close()
+	n.marks.close(n.Watcher)
+	return err
+}
 
 // hint says that something happened to a path, or that hints were lost.
 type hint struct {
 	path string
+	// mark, if not 0, is the number of a mark that was reached; nothing happened.
+	mark uint64
 	// gone: the path was removed or renamed. If it was a watched directory, the
 	// kernel has dropped the watch.
 	gone bool
@@ -52,6 +71,9 @@ type batch struct {
 	paths             map[string]bool // path -> gone
 	lost              bool
 	events, coalesced uint64
+	// mark, if not 0, is the last mark that was reached: all that happened before it is here, or
+	// was in a batch before. It is not waited for quiet then.
+	mark uint64
 	// early: it is not settled yet. The same paths come again, and count then.
 	early bool
 }
@@ -60,6 +82,10 @@ type batch struct {
 func (b *batch) earlier() batch { return batch{paths: maps.Clone(b.paths), early: true} }
 
 func (b *batch) add(h hint) {
+	if h.mark != 0 {
+		b.mark = h.mark
+		return
+	}
 	b.events++
 	if h.lost {
 		b.lost = true
@@ -86,8 +112,8 @@ const maxEarly = 64
 // settle collects hints until none came for quiet, or the first is maxQuiet old,
 // and then offers them as one batch. While nobody takes it, further hints join
 // and it settles anew. When none came for brief, and they are few, it offers them for an
-// early look, and goes on as if it had not; 0 for never. It has no state but its own and
-// ends with ctx.
+// early look, and goes on as if it had not; 0 for never. A mark is offered at once, with all
+// that came before it. It has no state but its own and ends with ctx.
 func settle(ctx context.Context, in <-chan hint, out chan<- batch, brief, quiet, maxQuiet time.Duration) {
 	var (
 		pending batch
@@ -112,8 +138,13 @@ func settle(ctx context.Context, in <-chan hint, out chan<- batch, brief, quiet,
 			}
 			pending.add(h)
 			offer, early = nil, nil
-			timer.Reset(max(0, min(quiet, first.Add(maxQuiet).Sub(now))))
 			soon.Stop()
+			if pending.mark != 0 { // somebody waits for what there is until now
+				timer.Stop()
+				offer = out
+				continue
+			}
+			timer.Reset(max(0, min(quiet, first.Add(maxQuiet).Sub(now))))
 			if 0 < brief && brief < quiet && !pending.lost && len(pending.paths) <= maxEarly {
 				soon.Reset(brief)
 			}
@@ -145,6 +176,9 @@ func pump(ctx context.Context, source notifier, out chan<- hint, logger *slog.Lo
 				continue
 			}
 			h = hint{path: event.Name, gone: event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)}
+			if number := source.reached(event); number != 0 {
+				h = hint{mark: number}
+			}
 		case err, ok := <-source.errors():
 			if !ok {
 				return

@@ -100,7 +100,32 @@ func TestSettle(t *testing.T) {
 			t.Errorf("%+v", b)
 		}
 	})
+	inBubble("a mark brings what came before it", func(t *testing.T, in chan<- hint, out <-chan batch) {
+		from := time.Now()
+		in <- hint{path: "/a"}
+		in <- hint{mark: 7}
+		in <- hint{path: "/b"} // before anybody takes it
+		if b := <-out; b.mark != 7 || b.events != 2 || time.Since(from) != 0 {
+			t.Errorf("%+v after %v", b, time.Since(from))
+		}
+		in <- hint{path: "/c"}
+		if b := <-out; b.mark != 0 || len(b.paths) != 1 || time.Since(from) != quiet {
+			t.Errorf("the next: %+v after %v", b, time.Since(from))
+		}
+		in <- hint{mark: 8}
+		if b := <-out; b.mark != 8 || b.events != 0 {
+			t.Errorf("a mark alone: %+v", b)
+		}
+	})
 	brief = 2 * time.Millisecond
+	inBubble("a mark does not wait for early looks", func(t *testing.T, in chan<- hint, out <-chan batch) {
+		in <- hint{path: "/a"}
+		time.Sleep(3 * time.Millisecond) // an early look is on offer
+		in <- hint{mark: 9}
+		if b := <-out; b.early || b.mark != 9 {
+			t.Errorf("%+v", b)
+		}
+	})
 	inBubble("a few are offered early, and again", func(t *testing.T, in chan<- hint, out <-chan batch) {
 		from := time.Now()
 		in <- hint{path: "/a"}

@@ -56,6 +56,9 @@ func (s *scanner) list(d *directory) {
 		s.listFailed(d, err)
 		return
 	}
+	if !tellsAll(func(fs *unix.Statfs_t) error { return unix.Fstatfs(fd, fs) }) {
+		s.mute = true
+	}
 	if now := (inode{uint64(raw.Dev), raw.Ino}); now != d.inode || !d.watched { //nolint:unconvert // 32 bits on other systems
 		if d.watched && s.notifier != nil {
 			_ = s.notifier.Remove(d.real) // the watch of what had this name before
@@ -111,6 +114,7 @@ func (s *scanner) rewatchMoved() {
 // listFailed keeps what is known of a directory that cannot be read now. One
 // that is gone is noticed by its parent.
 func (s *scanner) listFailed(d *directory, err error) {
+	s.mute = true
 	d.watched = d.watched && !errors.Is(err, unix.ENOENT)
 	if errors.Is(err, unix.ENOENT) {
 		return
@@ -250,6 +254,9 @@ func (s *scanner) lookAt(d *directory, name string, st status, known *file) file
 	f.id, f.kind, f.racy = st.identity, st.kind, st.kind == regular && st.racy(s.now)
 	if unchanged && !wasRacy {
 		return f
+	}
+	if st.kind == broken {
+		s.mute = true // what it leads to, or may not be seen, need not tell when it is there
 	}
 	switch problem := st.problemOf(f.path); {
 	case st.kind == missing: // went just now; its event is on the way

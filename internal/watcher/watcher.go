@@ -77,8 +77,8 @@ type Watcher struct {
 
 	mu        sync.Mutex
 	requested map[RescanReason]bool
-	waiting   []chan struct{} // for the look that answers the requests
-	wake      chan struct{}   // capacity 1
+	waiting   []request     // for the look that answers them
+	wake      chan struct{} // capacity 1
 
 	// newNotifier makes the event source; replaced in tests to run out of
 	// watches and to overflow.
@@ -146,26 +146,25 @@ func (w *Watcher) Ready() <-chan struct{} { return w.ready }
 
 // Rescan asks for a look at everything and returns at once; several requests
 // may be answered by one look.
-func (w *Watcher) Rescan(reason RescanReason) { w.request(reason, nil) }
+func (w *Watcher) Rescan(reason RescanReason) { w.request(reason, request{}) }
 
-// RefreshSince returns when a look at everything that began after since, which may be in the
-// past, has ended and its snapshot is in place. The time must be one of this process, so that
-// it is compared by the clock that nobody sets.
-func (w *Watcher) RefreshSince(ctx context.Context, since time.Time) error {
-	if s := w.Snapshot(); s.Up && s.LastScan.After(since) {
+// Refresh returns when the snapshot has all that had happened to a certificate's files, old ones
+// and new ones, at since: a time in the past, or zero for the time of the call. An empty name is
+// for all certificates. It returns the context's error if that ends, and ErrStopped if nobody looks
+// any more. Many calls are answered by one look; and where the kernel tells of every change, a
+// name takes no look at everything. The time must be one of this process, so that it is compared by
+// the clock that nobody sets.
+func (w *Watcher) Refresh(ctx context.Context, certificate string, since time.Time) error {
+	if s := w.Snapshot(); !since.IsZero() && s.Up && s.LastScan.After(since) {
 		return nil
 	}
-	return w.Refresh(ctx)
-}
-
-// Refresh returns when a look at everything that began after the call has ended and its
-// snapshot is in place, or with the context's error, or with ErrStopped if nobody looks any
-// more. Many calls are answered by one look.
-func (w *Watcher) Refresh(ctx context.Context) error {
-	looked := make(chan struct{})
-	w.request(Manual, looked)
+	reason, r := RescanReason(""), request{certificate: certificate, looked: make(chan struct{})}
+	if certificate == "" {
+		reason = Manual
+	}
+	w.request(reason, r)
 	select {
-	case <-looked:
+	case <-r.looked:
 		return nil
 	case <-w.stopped:
 		return fmt.Errorf("wait for a look at %s: %w", w.config.Root, ErrStopped)
@@ -174,13 +173,21 @@ func (w *Watcher) Refresh(ctx context.Context) error {
 	}
 }
 
-// request asks for a look and says what is to be closed after it; nil for nothing. The
+// request is somebody who waits for what is there now.
+type request struct {
+	certificate string        // the one that matters, where not everything must be looked at
+	looked      chan struct{} // closed when it is in the snapshot; nil if nobody waits
+}
+
+// request asks for a look at everything, if there is a reason for one, and says who waits. The
 // two go together: a look between them would answer without having been asked for.
-func (w *Watcher) request(reason RescanReason, looked chan struct{}) {
+func (w *Watcher) request(reason RescanReason, r request) {
 	w.mu.Lock()
-	w.requested[reason] = true
-	if looked != nil {
-		w.waiting = append(w.waiting, looked)
+	if reason != "" {
+		w.requested[reason] = true
+	}
+	if r.looked != nil {
+		w.waiting = append(w.waiting, r)
 	}
 	w.mu.Unlock()
 	select {
@@ -189,7 +196,7 @@ func (w *Watcher) request(reason RescanReason, looked chan struct{}) {
 	}
 }
 
-func (w *Watcher) takeRequests() (reasons []RescanReason, waiting []chan struct{}) {
+func (w *Watcher) takeRequests() (reasons []RescanReason, waiting []request) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	waiting, w.waiting = w.waiting, nil
@@ -270,9 +277,11 @@ func (w *Watcher) loop(ctx context.Context, s *scanner, batches <-chan batch) {
 	polling := s.polling
 	timer := time.NewTimer(w.pause(s))
 	defer timer.Stop()
+	a := asked{late: time.NewTimer(w.pause(s))}
+	a.late.Stop()
+	defer a.late.Stop()
 	for {
-		var reasons []RescanReason
-		var waiting []chan struct{}
+		looks, mark, news := s.looks, uint64(0), true
 		select {
 		case <-ctx.Done():
 			return
@@ -286,10 +295,21 @@ func (w *Watcher) loop(ctx context.Context, s *scanner, batches <-chan batch) {
 				}
 				continue
 			}
-			s.apply(b)
+			if mark, news = b.mark, b.events > 0; news {
+				s.apply(b)
+			}
 		case <-w.wake:
-			reasons, waiting = w.takeRequests()
+			reasons, waiting := w.takeRequests()
+			a.waiting = append(a.waiting, waiting...)
+			if len(reasons) == 0 && len(a.waiting) > 0 {
+				if a.await(s) {
+					continue
+				}
+				reasons = []RescanReason{Manual}
+			}
 			s.rescan(reasons...)
+		case <-a.late.C:
+			s.rescan(Manual)
 		case <-timer.C:
 			s.rescan(Interval)
 			timer.Reset(w.pause(s))
@@ -297,9 +317,15 @@ func (w *Watcher) loop(ctx context.Context, s *scanner, batches <-chan batch) {
 		if ctx.Err() != nil { // both cases of a select may be ready
 			return
 		}
-		w.publish(s)
-		for _, looked := range waiting {
-			close(looked)
+		if news {
+			w.publish(s)
+		}
+		if s.looks == looks && mark != 0 && !a.arrived(s, mark, w.Snapshot()) {
+			s.rescan(Manual)
+			w.publish(s)
+		}
+		if s.looks > looks {
+			a.answer(len(a.waiting))
 		}
 		if s.polling && !polling { // the watches ran out just now
 			polling = true

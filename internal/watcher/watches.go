@@ -11,10 +11,12 @@ func (s *scanner) watch(realPath string) bool {
 	if s.notifier == nil {
 		return false
 	}
+	s.moved = true
 	err := s.notifier.Add(realPath)
 	if err == nil {
 		return true
 	}
+	s.mute = true
 	for _, exhausted := range []error{unix.ENOSPC, unix.EMFILE, unix.ENFILE, unix.ENOMEM} {
 		if errors.Is(err, exhausted) {
 			s.startPolling(err)
@@ -52,7 +54,15 @@ func (s *scanner) hold(realPath string) bool {
 		return false
 	}
 	s.watch(realPath)
+	s.noteHeld(realPath)
 	return true
+}
+
+// noteHeld notes whether a directory outside the tree tells of what happens there.
+func (s *scanner) noteHeld(realPath string) {
+	if !tellsAll(func(fs *unix.Statfs_t) error { return unix.Statfs(realPath, fs) }) {
+		s.mute = true
+	}
 }
 
 func (s *scanner) letGo(realPath string) {
@@ -65,10 +75,10 @@ func (s *scanner) letGo(realPath string) {
 // watchLost notes that the kernel dropped the watch of a directory.
 func (s *scanner) watchLost(realPath string) {
 	if d := s.directories[realPath]; d != nil && d.real == realPath {
-		d.watched = false
+		d.watched, s.moved = false, true
 	}
 	for _, path := range s.aliases[realPath] {
-		s.directories[path].watched = false
+		s.directories[path].watched, s.moved = false, true
 	}
 }
 
@@ -92,5 +102,6 @@ func (s *scanner) findLostWatches() {
 		if _, ok := alive[path]; !ok {
 			s.watch(path)
 		}
+		s.noteHeld(path)
 	}
 }
