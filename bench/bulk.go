@@ -23,19 +23,16 @@ const bulkLatency = 50 * time.Millisecond
 // bulk replaces all certificates of an estate at once.
 func bulk(ctx context.Context, b *bench, n int) error {
 	one := func(p *pairs) map[string]string { return map[string]string{"all": fmt.Sprintf(firewall, p.root)} }
-	if err := bulkWith(ctx, b, n, "one policy", 0, one); err != nil {
+	if err := bulkWith(ctx, b, n, "one policy", flat, 0, one); err != nil {
 		return err
 	}
-	if err := bulkWith(ctx, b, n, "one policy", bulkLatency, one); err != nil {
+	if err := bulkWith(ctx, b, n, "one policy", flat, bulkLatency, one); err != nil {
 		return err
 	}
-	if n > 100 {
-		return nil // each policy has a watcher of its own, and a user has 128 inotify instances: the rest would poll
-	}
-	return bulkWith(ctx, b, n, "a policy each", 0, func(p *pairs) map[string]string {
+	return bulkWith(ctx, b, n, "a policy each", directories, 0, func(p *pairs) map[string]string {
 		all := map[string]string{}
 		for i := range n {
-			all[fmt.Sprintf("p%d", i)] = fmt.Sprintf("name: p%d\nsource: {directory: {path: %s, recursive: true, match: {dns_names: [%s]}}}\ntargets: [{name: edge, waf: {hosts: [%[3]s]}}]\n", i, p.root, host(i))
+			all[fmt.Sprintf("p%d", i)] = fmt.Sprintf("name: p%d\nsource: {directory: {path: %s}}\ntargets: [{name: edge, waf: {hosts: [%s]}}]\n", i, filepath.Join(p.root, host(i)), host(i))
 		}
 		return all
 	})
@@ -47,9 +44,9 @@ type bulkFigures struct {
 	mix                                   mix
 }
 
-func bulkWith(ctx context.Context, b *bench, n int, name string, latency time.Duration, policies func(*pairs) map[string]string) (err error) {
+func bulkWith(ctx context.Context, b *bench, n int, name string, l layout, latency time.Duration, policies func(*pairs) map[string]string) (err error) {
 	began := time.Now()
-	e, err := newEstate(ctx, b, n, latency, policies)
+	e, err := newEstate(ctx, b, n, l, latency, policies)
 	if err != nil {
 		return err
 	}

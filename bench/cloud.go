@@ -198,14 +198,14 @@ type estate struct {
 const firewall = "name: all\nsource: {directory: {path: %s, recursive: true}}\ntargets: [{name: edge, waf: {hosts: covered}}]\n"
 
 // newEstate starts it. It is over when all of the first rotation has converged.
-func newEstate(ctx context.Context, b *bench, n int, latency time.Duration, policies func(*pairs) map[string]string) (_ *estate, err error) {
+func newEstate(ctx context.Context, b *bench, n int, l layout, latency time.Duration, policies func(*pairs) map[string]string) (_ *estate, err error) {
 	e := &estate{n: n}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
 		}
 	}()
-	if e.pairs, err = generate(ctx, filepath.Join(b.dir, "pairs"), n, flat); err != nil {
+	if e.pairs, err = generate(ctx, filepath.Join(b.dir, "pairs"), n, l); err != nil {
 		return nil, err
 	}
 	if e.cloud, err = startCloud(ctx, filepath.Join(b.dir, "cloud"), n, cloudsim.Config{Latency: latency}); err != nil {

@@ -14,7 +14,7 @@ const least = 10 * time.Second
 // assignment, and as it is done regularly, with lists. Nothing has changed.
 func drift(ctx context.Context, b *bench, n int) (err error) {
 	var policy string
-	e, err := newEstate(ctx, b, n, 0, func(p *pairs) map[string]string {
+	e, err := newEstate(ctx, b, n, flat, 0, func(p *pairs) map[string]string {
 		policy = fmt.Sprintf(firewall, p.root)
 		return map[string]string{"all": policy}
 	})

@@ -29,8 +29,9 @@ const (
 
 // pairs are certificates of one CA, on disk.
 type pairs struct {
-	root string // what a policy watches
-	ca   *certstest.CA
+	root   string // what a policy watches
+	layout layout
+	ca     *certstest.CA
 }
 
 // host is the name of the i-th certificate.
@@ -46,7 +47,7 @@ func generate(ctx context.Context, root string, n int, l layout) (*pairs, error)
 	if err := os.RemoveAll(root); err != nil {
 		return nil, err
 	}
-	p := &pairs{root: root, ca: ca}
+	p := &pairs{root: root, layout: l, ca: ca}
 	if err := os.MkdirAll(root, 0o755); err != nil {
 		return nil, err
 	}
@@ -116,18 +117,27 @@ func plantCertbot(root, name string, b *certs.Bundle, key []byte) error {
 	return err
 }
 
-// replace puts a bundle in the place of a flat pair by renames, the key first.
+// files are the paths of a pair that is not behind links.
+func (p *pairs) files(name string) (key, certificate string) {
+	if p.layout == directories {
+		return filepath.Join(p.root, name, "privkey.pem"), filepath.Join(p.root, name, "fullchain.pem")
+	}
+	return filepath.Join(p.root, name+".key"), filepath.Join(p.root, name+".crt")
+}
+
+// replace puts a bundle in the place of such a pair by renames, the key first.
 func (p *pairs) replace(b *certs.Bundle, name string) error {
 	key, err := b.Key.PEM(certs.PKCS8)
 	if err != nil {
 		return err
 	}
+	keyFile, certificateFile := p.files(name)
 	for _, f := range []struct {
-		name string
+		path string
 		data []byte
-	}{{name + ".key", key}, {name + ".crt", b.FullChainPEM()}} {
-		temporary := filepath.Join(p.root, "."+f.name+".new")
-		if err := errors.Join(os.WriteFile(temporary, f.data, 0o600), os.Rename(temporary, filepath.Join(p.root, f.name))); err != nil {
+	}{{keyFile, key}, {certificateFile, b.FullChainPEM()}} {
+		temporary := filepath.Join(filepath.Dir(f.path), "."+filepath.Base(f.path)+".new")
+		if err := errors.Join(os.WriteFile(temporary, f.data, 0o600), os.Rename(temporary, f.path)); err != nil {
 			return err
 		}
 	}

@@ -28,7 +28,7 @@ func trigger(ctx context.Context, b *bench, n int) error {
 }
 
 func fileTriggers(ctx context.Context, b *bench, n int) (err error) {
-	e, err := newEstate(ctx, b, n, 0, func(p *pairs) map[string]string { return map[string]string{"all": fmt.Sprintf(firewall, p.root)} })
+	e, err := newEstate(ctx, b, n, flat, 0, func(p *pairs) map[string]string { return map[string]string{"all": fmt.Sprintf(firewall, p.root)} })
 	if err != nil {
 		return err
 	}
@@ -60,7 +60,7 @@ func fileTriggers(ctx context.Context, b *bench, n int) (err error) {
 }
 
 func natsTriggers(ctx context.Context, b *bench, n int) (err error) {
-	e, err := newEstate(ctx, b, n, 0, func(p *pairs) map[string]string {
+	e, err := newEstate(ctx, b, n, flat, 0, func(p *pairs) map[string]string {
 		return map[string]string{"all": fmt.Sprintf(firewall, p.root) + "when: {on: [nats]}\n"}
 	})
 	if err != nil {

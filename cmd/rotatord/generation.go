@@ -117,7 +117,7 @@ func (g *generation) subjects() []string {
 // takeOver keeps the clients of the clouds that are as they were, and what is shared through
 // them.
 func (w *wiring) takeOver(before *wiring) {
-	w.authorities, w.gateways = before.authorities, before.gateways
+	w.authorities, w.gateways, w.events = before.authorities, before.gateways, before.events
 	for name, client := range before.clients {
 		spec, ok := w.set.Config.Clouds[name]
 		if ok && reflect.DeepEqual(spec, before.set.Config.Clouds[name]) && bytes.Equal(before.roots[name], fileContents(spec.CAFile)) {

@@ -54,6 +54,8 @@ type wiring struct {
 	authorities *privateca.Authorities
 	// gateways make targets of one API gateway take turns.
 	gateways *apig.Locks
+	// events are those of all watched directories.
+	events *watcher.Events
 }
 
 // sharedWAF is what targets of the firewall have in common that share an adapter.
@@ -62,7 +64,7 @@ type sharedWAF struct{ cloud, mode, enterpriseProject string }
 func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wiring {
 	return &wiring{
 		set: set, meter: meter, log: log, skew: func(time.Duration) {}, quota: func(holder, quota) {}, clients: map[string]*huaweicloud.Client{}, roots: map[string][]byte{}, wafs: map[sharedWAF]*waf.Target{},
-		authorities: &privateca.Authorities{}, gateways: &apig.Locks{},
+		authorities: &privateca.Authorities{}, gateways: &apig.Locks{}, events: watcher.NewEvents(log),
 		listings: map[providers.Target]*rotation.Listing{}, applications: map[*policy.IdentityCenter]*identitycenter.Application{},
 	}
 }
@@ -142,7 +144,7 @@ func (w *wiring) watch(made *part, p *policy.Policy, onChange func(watcher.Chang
 	}
 	made.watcher, err = watcher.New(watcher.Config{
 		Name: p.Name, Root: dir.Path, Recursive: dir.Recursive, Interval: dir.Rescan.Std(),
-		KeyPassword: made.keyPassword, Logger: w.log.With("policy", p.Name), OnChange: onChange,
+		KeyPassword: made.keyPassword, Logger: w.log.With("policy", p.Name), Events: w.events, OnChange: onChange,
 	})
 	return err
 }

@@ -208,22 +208,24 @@ func TestMarks(t *testing.T) {
 	must(t, err)
 	defer func() { must(t, events.Close()) }()
 	var m marks
+	waits, other := &subscription{}, &subscription{}
 	defer m.close(events)
 	for number := range uint64(maxMarks) {
-		must(t, m.put(events, number+1))
+		must(t, m.put(events, waits, number+1))
 	}
-	if m.put(events, 9) == nil {
+	if m.put(events, waits, 9) == nil {
 		t.Error("one too many")
 	}
+	must(t, m.put(events, other, 1))
 	for range 2 {
 		<-events.Events
 	}
-	second := m.set[1].path
-	if n := m.reached(events, second); n != 2 || len(m.set) != maxMarks-2 {
-		t.Errorf("reached %d, %d left", n, len(m.set))
+	second := m.all[1].path
+	if s, n := m.reached(events, second); s != waits || n != 2 || len(m.all) != maxMarks-2+1 {
+		t.Errorf("reached %d, %d left", n, len(m.all))
 	}
 	for _, path := range []string{second, "/some/file"} {
-		if n := m.reached(events, path); n != 0 {
+		if s, n := m.reached(events, path); s != nil || n != 0 {
 			t.Errorf("%s is mark %d", path, n)
 		}
 	}

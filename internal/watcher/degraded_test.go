@@ -1,12 +1,14 @@
 package watcher
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/fsnotify/fsnotify"
 
@@ -15,7 +17,7 @@ import (
 
 // faultyNotifier overflows and runs out of watches at will.
 type faultyNotifier struct {
-	notifier
+	source
 	left  int // watches; negative for no limit
 	extra chan error
 	deaf  bool // loses all events
@@ -26,7 +28,7 @@ func (n *faultyNotifier) Add(path string) error {
 		return fmt.Errorf("add: %w", syscall.ENOSPC)
 	}
 	n.left--
-	return n.notifier.Add(path)
+	return n.source.Add(path)
 }
 
 func (n *faultyNotifier) errors() <-chan error { return n.extra }
@@ -35,14 +37,14 @@ func (n *faultyNotifier) events() <-chan fsnotify.Event {
 	if n.deaf {
 		return nil
 	}
-	return n.notifier.events()
+	return n.source.events()
 }
 
 func faulty(n *faultyNotifier) func(*Watcher) {
 	return func(w *Watcher) {
-		w.newNotifier = func() (notifier, error) {
-			inner, err := newFSNotifier()
-			n.notifier = inner
+		w.config.Events.open = func() (source, error) {
+			inner, err := openSource()
+			n.source = inner
 			return n, err
 		}
 	}
@@ -63,10 +65,23 @@ func TestOverflow(t *testing.T) {
 	}
 }
 
+// TestLookAtEverythingFollowsLinks: also where no event tells of what a link to a directory leads to.
+func TestLookAtEverythingFollowsLinks(t *testing.T) {
+	base := t.TempDir()
+	root, elsewhere := filepath.Join(base, "root"), filepath.Join(base, "elsewhere")
+	must(t, errors.Join(os.Mkdir(root, 0o700), os.Mkdir(elsewhere, 0o700), os.Symlink(elsewhere, filepath.Join(root, "link"))))
+	must(t, certstest.WritePair(elsewhere, "shop", issue(t, shop, 1)))
+	r := start(t, unhurried(root), deaf)
+	two := issue(t, shop, 2)
+	must(t, certstest.WritePair(elsewhere, "shop", two))
+	must(t, r.Refresh(t.Context(), "", time.Time{}))
+	r.is(shop, two)
+}
+
 func TestPollingWithoutWatches(t *testing.T) {
 	for name, prepare := range map[string]func(*Watcher){
 		"runs out":  faulty(&faultyNotifier{left: 3}),
-		"none ever": func(w *Watcher) { w.newNotifier = func() (notifier, error) { return nil, syscall.EMFILE } },
+		"none ever": func(w *Watcher) { w.config.Events.open = func() (source, error) { return nil, syscall.EMFILE } },
 	} {
 		t.Run(name, func(t *testing.T) {
 			root := t.TempDir()

@@ -112,8 +112,8 @@ func TestEarlyBeforeQuiet(t *testing.T) {
 	changes := make(chan Change, 16)
 	w, err := New(Config{Root: root, Quiet: time.Hour, MaxQuiet: time.Hour, Interval: 2 * time.Hour, OnChange: func(c Change) { changes <- c }})
 	must(t, err)
-	w.newNotifier = func() (notifier, error) {
-		n, err := newFSNotifier()
+	w.config.Events.open = func() (source, error) {
+		n, err := openSource()
 		return withoutNeighbours{n, root, make(chan fsnotify.Event)}.start(t.Context()), err
 	}
 	looked := make(chan struct{}, 1)
@@ -145,15 +145,15 @@ func TestEarlyBeforeQuiet(t *testing.T) {
 // withoutNeighbours hides what other tests do in the directories above the root: with a quiet
 // time of an hour it adds up to more than is looked at early.
 type withoutNeighbours struct {
-	notifier
+	source
 	root string
 	out  chan fsnotify.Event
 }
 
-func (n withoutNeighbours) start(ctx context.Context) notifier {
+func (n withoutNeighbours) start(ctx context.Context) source {
 	go func() {
 		defer close(n.out)
-		for event := range n.notifier.events() {
+		for event := range n.source.events() {
 			if !strings.HasPrefix(event.Name, n.root+"/") {
 				continue
 			}

@@ -3,6 +3,7 @@ package watcher
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -15,17 +16,18 @@ import (
 // be watched like a file and lies on no disk.
 type marks struct {
 	mu  sync.Mutex
-	set []mark // oldest first
+	all []mark // oldest first
 }
 
 // mark stays until it or a later one is reached, so that no two on their way have one path.
 type mark struct {
+	owner  *subscription
 	number uint64
 	path   string
 	ends   [2]int
 }
 
-// maxMarks is how many may be on their way: where so many did not arrive, none does.
+// maxMarks is how many may be on their way for one who waits: where so many did not arrive, none does.
 const maxMarks = 4
 
 // markPaths is what the paths of marks begin with.
@@ -39,14 +41,20 @@ type watches interface {
 	Remove(path string) error
 }
 
-// put sets a mark.
-func (m *marks) put(source watches, number uint64) error {
+// put sets a mark for one who waits.
+func (m *marks) put(source watches, owner *subscription, number uint64) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if len(m.set) >= maxMarks {
+	missing := 0
+	for _, old := range m.all {
+		if old.owner == owner {
+			missing++
+		}
+	}
+	if missing >= maxMarks {
 		return errMarksMissing
 	}
-	next := mark{number: number}
+	next := mark{owner: owner, number: number}
 	if err := unix.Pipe2(next.ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return fmt.Errorf("set a mark: %w", err)
 	}
@@ -59,39 +67,38 @@ func (m *marks) put(source watches, number uint64) error {
 		next.end(source)
 		return fmt.Errorf("set a mark: %w", err)
 	}
-	m.set = append(m.set, next)
+	m.all = append(m.all, next)
 	return nil
 }
 
-// reached returns the number of the mark with a path, 0 if there is none. Those before it are
-// ended too: they arrived, or an overflow ate them.
-func (m *marks) reached(source watches, path string) uint64 {
+// reached returns who waits for the mark with a path, and its number; nil if there is none. Those
+// before it are ended too: they arrived, or an overflow ate them.
+func (m *marks) reached(source watches, path string) (owner *subscription, number uint64) {
 	if !strings.HasPrefix(path, markPaths) {
-		return 0
+		return nil, 0
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i := range m.set {
-		if m.set[i].path == path {
-			number := m.set[i].number
-			for _, old := range m.set[:i+1] {
-				old.end(source)
-			}
-			m.set = append([]mark(nil), m.set[i+1:]...)
-			return number
-		}
+	i := slices.IndexFunc(m.all, func(one mark) bool { return one.path == path })
+	if i < 0 {
+		return nil, 0
 	}
-	return 0
+	owner, number = m.all[i].owner, m.all[i].number
+	for _, old := range m.all[:i+1] {
+		old.end(source)
+	}
+	m.all = slices.Delete(m.all, 0, i+1)
+	return owner, number
 }
 
 // close ends all of them.
 func (m *marks) close(source watches) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, old := range m.set {
+	for _, old := range m.all {
 		old.end(source)
 	}
-	m.set = nil
+	m.all = nil
 }
 
 func (m mark) end(source watches) {

@@ -3,7 +3,6 @@ package watcher
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/fsnotify/fsnotify"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 
@@ -162,8 +160,7 @@ func newScriptedWatcher(t testing.TB, root string) *scriptedWatcher {
 	w, err := New(Config{Root: root, Recursive: true})
 	must(t, err)
 	s := newScanner(w.config, w.logger)
-	s.notifier, err = newFSNotifier()
-	must(t, err)
+	s.subscribe(t.Context())
 	s.rescan(Startup)
 	w.publish(s)
 	return &scriptedWatcher{Watcher: w, t: t, scanner: s}
@@ -188,16 +185,12 @@ func (w *scriptedWatcher) catchUp() {
 		var b batch
 		for done := false; !done; {
 			select {
-			case event := <-w.scanner.notifier.events():
-				if event.Name == "" {
-					continue
+			case h := <-w.scanner.notifier.hints:
+				if h.lost {
+					w.t.Fatal("events were lost")
 				}
-				b.add(hint{path: event.Name, gone: event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)})
-				done = event.Name == probe && event.Has(fsnotify.Remove)
-			case err := <-w.scanner.notifier.errors():
-				if !errors.Is(err, unix.EINVAL) { // see pump
-					w.t.Fatal(err)
-				}
+				b.add(h)
+				done = h.path == probe && h.gone
 			case <-ctx.Done():
 				w.t.Fatal("no event")
 			}

@@ -18,7 +18,7 @@ import (
 type scanner struct {
 	config   Config
 	logger   *slog.Logger
-	notifier notifier // nil while polling
+	notifier *subscription // nil while polling
 	polling  bool
 
 	now      time.Time // of this look
@@ -38,7 +38,10 @@ type scanner struct {
 	holds       map[string]int
 	rootEntries []string
 
-	everything   bool     // this look goes through all directories
+	everything bool // this look goes through all directories
+	// rewatch: this look watches all directories, also those that are watched. A file system that was
+	// unmounted, or an overflow, may have taken a watch without a word.
+	rewatch      bool
 	restructured bool     // directories or links to them came or went
 	unread       []string // files to be read in this look
 	early        bool     // this look is at what has not settled
@@ -95,8 +98,22 @@ func newScanner(config Config, logger *slog.Logger) *scanner {
 
 func (s *scanner) close() {
 	if s.notifier != nil {
-		_ = s.notifier.Close()
+		s.notifier.Close(s.watched)
 		s.notifier = nil
+	}
+}
+
+// watched iterates over the directories that may have a watch.
+func (s *scanner) watched(yield func(path string) bool) {
+	for path := range s.holds {
+		if !yield(path) {
+			return
+		}
+	}
+	for _, d := range s.directories {
+		if !yield(d.real) {
+			return
+		}
 	}
 }
 
@@ -111,11 +128,15 @@ func (s *scanner) rescan(reasons ...RescanReason) {
 	s.now = time.Now()
 	s.looks++
 	s.mute = false
-	s.findLostWatches()
-	s.everything = true
+	s.everything, s.rewatch = true, true
+	for path := range s.holds {
+		s.watch(path)
+		s.noteHeld(path)
+	}
 	s.lookAtRoot()
-	s.everything = false
+	s.restructured = true // what links to directories lead to is looked at too
 	s.finish()
+	s.everything, s.rewatch = false, false
 	s.moved = false
 	if s.up {
 		s.lastScan = s.now

@@ -2,55 +2,9 @@ package watcher
 
 import (
 	"context"
-	"errors"
-	"log/slog"
 	"maps"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
-	"golang.org/x/sys/unix"
 )
-
-// notifier is the operating system's side of events. It is an interface only so
-// that tests can make it fail and overflow.
-type notifier interface {
-	Add(directory string) error
-	Remove(directory string) error
-	WatchList() []string
-	Close() error
-	events() <-chan fsnotify.Event
-	errors() <-chan error
-	// mark puts an event of our own behind all that happened until now.
-	mark(number uint64) error
-	// reached returns the number of the mark that an event is; 0 for none.
-	reached(event fsnotify.Event) uint64
-}
-
-type fsNotifier struct {
-	*fsnotify.Watcher
-	marks marks
-}
-
-func newFSNotifier() (notifier, error) {
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		return nil, err
-	}
-	return &fsNotifier{Watcher: watcher}, nil
-}
-
-func (n *fsNotifier) events() <-chan fsnotify.Event { return n.Events }
-func (n *fsNotifier) errors() <-chan error          { return n.Errors }
-func (n *fsNotifier) mark(number uint64) error      { return n.marks.put(n.Watcher, number) }
-func (n *fsNotifier) reached(event fsnotify.Event) uint64 {
-	return n.marks.reached(n.Watcher, event.Name)
-}
-
-func (n *fsNotifier) Close() error {
-	err := n.Watcher.Close()
-	n.marks.close(n.Watcher)
-	return err
-}
 
 // hint says that something happened to a path, or that hints were lost.
 type hint struct {
@@ -156,47 +110,6 @@ func settle(ctx context.Context, in <-chan hint, out chan<- batch, brief, quiet,
 			offer, early = out, nil
 		case offer <- pending:
 			pending, offer = batch{}, nil
-		}
-	}
-}
-
-// pump empties the kernel's queue into hints, as fast as settle takes them: that
-// is always, also while a scan runs.
-func pump(ctx context.Context, source notifier, out chan<- hint, logger *slog.Logger) {
-	for {
-		var h hint
-		select {
-		case <-ctx.Done():
-			return
-		case event, ok := <-source.events():
-			if !ok { // closed: we poll now
-				return
-			}
-			if event.Name == "" { // fsnotify: the kernel confirms a removed watch
-				continue
-			}
-			h = hint{path: event.Name, gone: event.Has(fsnotify.Remove) || event.Has(fsnotify.Rename)}
-			if number := source.reached(event); number != 0 {
-				h = hint{mark: number}
-			}
-		case err, ok := <-source.errors():
-			if !ok {
-				return
-			}
-			if errors.Is(err, unix.EINVAL) {
-				// A directory was moved and then deleted: fsnotify gives back a
-				// watch that the kernel has dropped already. Nothing is lost.
-				continue
-			}
-			if !errors.Is(err, fsnotify.ErrEventOverflow) {
-				logger.Warn("event source failed", "err", err)
-			}
-			h = hint{lost: true} // any error may have cost events
-		}
-		select {
-		case out <- h:
-		case <-ctx.Done():
-			return
 		}
 	}
 }

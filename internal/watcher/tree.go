@@ -61,7 +61,7 @@ func (s *scanner) list(d *directory) {
 	}
 	if now := (inode{uint64(raw.Dev), raw.Ino}); now != d.inode || !d.watched { //nolint:unconvert // 32 bits on other systems
 		if d.watched && s.notifier != nil {
-			_ = s.notifier.Remove(d.real) // the watch of what had this name before
+			s.notifier.Remove(d.real) // the watch of what had this name before
 			s.dropped[d.inode] = true
 		}
 		d.inode = now
@@ -70,6 +70,8 @@ func (s *scanner) list(d *directory) {
 		// Without a watch, changes below may have gone unseen too.
 		defer func(before bool) { s.everything = before }(s.everything)
 		s.everything = true
+	} else if s.rewatch {
+		d.watched = s.watch(d.real)
 	}
 	names, err := s.namesIn(fd)
 	if err != nil {

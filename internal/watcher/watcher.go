@@ -47,6 +47,8 @@ type Config struct {
 	KeyPassword []byte
 	// Logger may be nil.
 	Logger *slog.Logger
+	// Events are shared with other watchers; nil for its own.
+	Events *Events
 	// OnChange is called from Run's goroutine after a snapshot was swapped in
 	// that differs in its certificates, its problems or Up, and after the
 	// first scan. It may be nil. While it runs, nothing is looked at.
@@ -80,9 +82,6 @@ type Watcher struct {
 	waiting   []request     // for the look that answers them
 	wake      chan struct{} // capacity 1
 
-	// newNotifier makes the event source; replaced in tests to run out of
-	// watches and to overflow.
-	newNotifier func() (notifier, error)
 	// looked, if not nil, is called after every look, also one without change;
 	// for tests, which must not sleep.
 	looked func()
@@ -124,14 +123,16 @@ func New(config Config) (*Watcher, error) {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
+	if config.Events == nil {
+		config.Events = NewEvents(logger)
+	}
 	w := &Watcher{
-		config:      config,
-		logger:      logger,
-		ready:       make(chan struct{}),
-		stopped:     make(chan struct{}),
-		requested:   make(map[RescanReason]bool),
-		wake:        make(chan struct{}, 1),
-		newNotifier: newFSNotifier,
+		config:    config,
+		logger:    logger,
+		ready:     make(chan struct{}),
+		stopped:   make(chan struct{}),
+		requested: make(map[RescanReason]bool),
+		wake:      make(chan struct{}, 1),
 	}
 	w.snapshot.Store(emptySnapshot())
 	return w, nil
@@ -244,12 +245,11 @@ func (w *Watcher) Run(ctx context.Context) error {
 	}
 	defer close(w.stopped)
 	group, ctx := errgroup.WithContext(ctx)
-	hints, batches := make(chan hint, 64), make(chan batch)
+	batches := make(chan batch)
 	s := newScanner(w.config, w.logger)
-	s.notifier = w.openNotifier(s)
+	s.subscribe(ctx)
 	if s.notifier != nil {
-		source := s.notifier
-		group.Go(func() error { pump(ctx, source, hints, w.logger); return nil })
+		hints := s.notifier.hints
 		group.Go(func() error { settle(ctx, hints, batches, brief, w.config.Quiet, w.config.MaxQuiet); return nil })
 	}
 	group.Go(func() error {
@@ -258,15 +258,6 @@ func (w *Watcher) Run(ctx context.Context) error {
 		return nil
 	})
 	return group.Wait()
-}
-
-func (w *Watcher) openNotifier(s *scanner) notifier {
-	source, err := w.newNotifier()
-	if err != nil {
-		s.startPolling(err)
-		return nil
-	}
-	return source
 }
 
 // loop owns the scanner: it decides when to look, never what is there.

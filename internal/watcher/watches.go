@@ -1,10 +1,21 @@
 package watcher
 
 import (
+	"context"
 	"errors"
 
 	"golang.org/x/sys/unix"
 )
+
+// subscribe asks to be told of events; if it cannot be, directories are polled.
+func (s *scanner) subscribe(ctx context.Context) {
+	subscription, err := s.config.Events.subscribe(ctx, s.config.Root, s.config.Recursive)
+	if err != nil {
+		s.startPolling(err)
+		return
+	}
+	s.notifier = subscription
+}
 
 // watch asks for events of a real directory and reports whether they will come.
 func (s *scanner) watch(realPath string) bool {
@@ -43,7 +54,7 @@ func (s *scanner) unwatch(realPath string) {
 	if d := s.directories[realPath]; d != nil && d.real == realPath || len(s.aliases[realPath]) > 0 {
 		return
 	}
-	_ = s.notifier.Remove(realPath) // it may have died with its directory
+	s.notifier.Remove(realPath)
 }
 
 // hold keeps a directory watched for a link or for the root, and reports whether
@@ -79,29 +90,5 @@ func (s *scanner) watchLost(realPath string) {
 	}
 	for _, path := range s.aliases[realPath] {
 		s.directories[path].watched, s.moved = false, true
-	}
-}
-
-// findLostWatches compares with what the event source really watches: an
-// overflow may have eaten the news that a watch is gone.
-func (s *scanner) findLostWatches() {
-	if s.notifier == nil {
-		return
-	}
-	list := s.notifier.WatchList()
-	alive := make(map[string]struct{}, len(list))
-	for _, path := range list {
-		alive[path] = struct{}{}
-	}
-	for _, d := range s.directories {
-		if _, ok := alive[d.real]; !ok {
-			d.watched = false
-		}
-	}
-	for path := range s.holds {
-		if _, ok := alive[path]; !ok {
-			s.watch(path)
-		}
-		s.noteHeld(path)
 	}
 }
