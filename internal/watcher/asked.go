@@ -78,7 +78,7 @@ func (s *scanner) unchanged(c *Certificate) bool {
 		if !known {
 			return false
 		}
-		f, st := &d.files[i], statusAt(unix.AT_FDCWD, join(d.real, filepath.Base(path)))
+		f, st := &d.files[i], statusAt(unix.AT_FDCWD, join(d.real(), filepath.Base(path)))
 		if st.kind != f.kind || st.identity != f.id || st.link != (f.via != nil) || st.link && st.own != f.via.own {
 			return false
 		}
@@ -86,15 +86,18 @@ func (s *scanner) unchanged(c *Certificate) bool {
 	return true
 }
 
-// tellsAll reports whether all that happens in a file system goes through this kernel, so that
+// noteFileSystem notes whether all that happens in a file system goes through this kernel, so that
 // there is an event of it: not so where it is shared with other machines, or lives in another
 // process. An unknown one is taken for such.
-func tellsAll(status func(*unix.Statfs_t) error) bool {
-	var fs unix.Statfs_t
-	if err := retry(func() error { return status(&fs) }); err != nil {
-		return false
+func (s *scanner) noteFileSystem(status func(*unix.Statfs_t) error) {
+	err := retry(func() error { return status(&s.fileSystem) })
+	if err != nil || !local(uint32(s.fileSystem.Type)) { //nolint:gosec // of other widths on other systems
+		s.mute = true
 	}
-	switch uint32(fs.Type) { //nolint:gosec // of other widths on other systems
+}
+
+func local(fileSystem uint32) bool {
+	switch fileSystem {
 	case unix.EXT4_SUPER_MAGIC, unix.XFS_SUPER_MAGIC, unix.BTRFS_SUPER_MAGIC, unix.TMPFS_MAGIC, unix.RAMFS_MAGIC,
 		unix.F2FS_SUPER_MAGIC, unix.OVERLAYFS_SUPER_MAGIC, zfs, bcachefs:
 		return true

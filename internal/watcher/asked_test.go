@@ -26,8 +26,8 @@ func (r *run) is(name string, b *certs.Bundle) {
 	}
 }
 
-// local is a directory on a file system of which the kernel tells everything.
-func local(t *testing.T) string {
+// localRoot is a directory on a file system of which the kernel tells everything.
+func localRoot(t *testing.T) string {
 	t.Helper()
 	root := scratch(t)
 	r := start(t, Config{Root: root, Interval: time.Hour})
@@ -43,7 +43,7 @@ func local(t *testing.T) string {
 // TestRefreshByName: what was done to the files of a certificate before it was asked for is
 // seen without a look at everything, however it was done.
 func TestRefreshByName(t *testing.T) {
-	root := local(t)
+	root := localRoot(t)
 	other := issue(t, "other.example.com", 1)
 	must(t, certstest.WritePair(root, "other", other))
 	r := start(t, unhurried(root))
@@ -155,7 +155,7 @@ func TestRefreshByNameLooksAtEverything(t *testing.T) {
 
 // TestRefreshByNameOfOthers: what is not known, or has a problem, is looked for everywhere.
 func TestRefreshByNameOfOthers(t *testing.T) {
-	root := local(t)
+	root := localRoot(t)
 	r := start(t, unhurried(root))
 	must(t, r.Refresh(t.Context(), "unknown.example.com", time.Time{}))
 	write(t, filepath.Join(root, "shop.key"), []byte("-----BEGIN"))

@@ -12,11 +12,11 @@ import (
 // watched before: what is at its end must then be looked at again.
 func (s *scanner) followLink(d *directory, f *file, st status) (news bool) {
 	f.via = &via{own: st.own}
-	target, err := readLink(join(d.real, f.name()))
+	target, err := readLink(join(d.real(), f.name()))
 	if err != nil {
 		return true
 	}
-	_, f.via.entries, err = resolve(d.real, target, s.readWay) // a broken way is watched as far as it goes
+	_, f.via.entries, err = resolve(d.real(), target, s.readWay) // a broken way is watched as far as it goes
 	news = err != nil
 	for _, entry := range f.via.entries {
 		if s.reached[entry] == nil {
@@ -97,7 +97,7 @@ func (s *scanner) directoryLinkTargets() map[string]string {
 	parents := make(map[string]*directory)
 	for _, d := range s.directories {
 		if !d.linked {
-			for _, path := range d.links {
+			for _, path := range d.links() {
 				parents[path] = d
 			}
 		}
@@ -117,7 +117,7 @@ func (s *scanner) directoryLinkTargets() map[string]string {
 		s.forgetVia(way)
 		s.followLink(parent, way, status{})
 		// Now that the way is watched: it may lead to no directory any more.
-		if statusAt(unix.AT_FDCWD, join(parent.real, way.name())).kind != folder {
+		if statusAt(unix.AT_FDCWD, join(parent.real(), way.name())).kind != folder {
 			s.lookAtName(parent, way.name())
 			continue
 		}

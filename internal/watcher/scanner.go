@@ -54,13 +54,14 @@ type scanner struct {
 	fresh map[string]struct{}
 	// ways are the entries on the ways of links, as they were read in this look: the
 	// files of a directory mostly lie on one way.
-	ways         map[string]way
-	newlyWatched []*directory
-	dropped      map[inode]bool // directories of which a name went in this look
+	ways    map[string]way
+	turn    uint32         // numbers the looks, also those at a part
+	dropped map[inode]bool // directories of which a name went in this look
 
 	// names and entries are what the listing of a directory needs, used again.
-	names   []string
-	entries [8 << 10]byte
+	names      []string
+	entries    [8 << 10]byte
+	fileSystem unix.Statfs_t
 
 	reader *certs.Reader
 	set    *certs.Set
@@ -111,7 +112,7 @@ func (s *scanner) watched(yield func(path string) bool) {
 		}
 	}
 	for _, d := range s.directories {
-		if !yield(d.real) {
+		if !yield(d.real()) {
 			return
 		}
 	}
@@ -194,7 +195,7 @@ func (s *scanner) lookAtPaths(paths map[string]bool) {
 	looks := make(map[string]struct{}, len(paths))
 	for path := range paths {
 		parent, name := filepath.Dir(path), filepath.Base(path)
-		if d := s.directories[parent]; d != nil && d.real == parent {
+		if d := s.directories[parent]; d != nil && d.real() == parent {
 			looks[join(parent, name)] = struct{}{}
 		}
 		for _, alias := range s.aliases[parent] {

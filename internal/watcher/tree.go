@@ -3,6 +3,7 @@ package watcher
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,14 +16,59 @@ import (
 // directory is one watched directory.
 type directory struct {
 	path string // below Root as configured; what messages and pairs show
-	real string // without links; what events show
 	inode
-	linked   bool // reached through a link: its subdirectories do not count
-	watched  bool
-	files    []file   // sorted by path
+	files   []file // sorted by path
+	more    *more  // nil for most: there may be many directories
+	linked  bool   // reached through a link: its subdirectories do not count
+	watched bool
+	since   uint32 // the look that watched it last, see scanner.turn
+}
+
+// more is what few directories have.
+type more struct {
+	real     string   // without links, where the path is with some; what events show
 	children []string // paths of subdirectories, sorted
 	links    []string // paths of links to directories, sorted
-	problem  *certs.Problem
+}
+
+func (d *directory) real() string {
+	if d.more == nil || d.more.real == "" {
+		return d.path
+	}
+	return d.more.real
+}
+
+func (d *directory) children() []string {
+	if d.more == nil {
+		return nil
+	}
+	return d.more.children
+}
+
+func (d *directory) links() []string {
+	if d.more == nil {
+		return nil
+	}
+	return d.more.links
+}
+
+func (d *directory) setChildren(paths []string) {
+	if d.more != nil || len(paths) > 0 {
+		d.extend().children = paths
+	}
+}
+
+func (d *directory) setLinks(paths []string) {
+	if d.more != nil || len(paths) > 0 {
+		d.extend().links = paths
+	}
+}
+
+func (d *directory) extend() *more {
+	if d.more == nil {
+		d.more = &more{}
+	}
+	return d.more
 }
 
 // file is one candidate in a directory, PEM or not.
@@ -45,7 +91,7 @@ func (f *file) name() string { return f.path[strings.LastIndexByte(f.path, '/')+
 // list looks at everything in a directory and, below it, at all that is new. It
 // watches before it reads, so that no change falls between.
 func (s *scanner) list(d *directory) {
-	fd, err := openDirectory(d.real)
+	fd, err := openDirectory(d.real())
 	if err != nil {
 		s.listFailed(d, err)
 		return
@@ -56,38 +102,39 @@ func (s *scanner) list(d *directory) {
 		s.listFailed(d, err)
 		return
 	}
-	if !tellsAll(func(fs *unix.Statfs_t) error { return unix.Fstatfs(fd, fs) }) {
-		s.mute = true
-	}
+	s.noteFileSystem(func(fs *unix.Statfs_t) error { return unix.Fstatfs(fd, fs) })
 	if now := (inode{uint64(raw.Dev), raw.Ino}); now != d.inode || !d.watched { //nolint:unconvert // 32 bits on other systems
 		if d.watched && s.notifier != nil {
-			s.notifier.Remove(d.real) // the watch of what had this name before
+			s.notifier.Remove(d.real()) // the watch of what had this name before
 			s.dropped[d.inode] = true
 		}
 		d.inode = now
-		d.watched = s.watch(d.real)
-		s.newlyWatched = append(s.newlyWatched, d)
+		d.watched = s.watch(d.real())
+		d.since = s.turn
 		// Without a watch, changes below may have gone unseen too.
 		defer func(before bool) { s.everything = before }(s.everything)
 		s.everything = true
 	} else if s.rewatch {
-		d.watched = s.watch(d.real)
+		d.watched = s.watch(d.real())
 	}
 	names, err := s.namesIn(fd)
 	if err != nil {
 		s.listFailed(d, err)
 		return
 	}
-	if d.problem != nil {
-		d.problem = nil
-		delete(s.unlistable, d.path)
-	}
+	delete(s.unlistable, d.path)
 	slices.Sort(names)
 	s.merge(d, fd, names)
 }
 
+// manyNames are more than most directories have: no room is kept for so many.
+const manyNames = 1 << 12
+
 // namesIn lists an open directory. What it returns holds until the next call.
 func (s *scanner) namesIn(fd int) ([]string, error) {
+	if cap(s.names) > manyNames {
+		s.names = nil
+	}
 	clear(s.names) // so that they go
 	s.names = s.names[:0]
 	for {
@@ -103,14 +150,16 @@ func (s *scanner) namesIn(fd int) ([]string, error) {
 // they were dropped under the old: the kernel has one watch for both, and it
 // went with the old name.
 func (s *scanner) rewatchMoved() {
-	for _, d := range s.newlyWatched {
-		if s.dropped[d.inode] && s.directories[d.path] == d {
-			d.watched = false
-			s.list(d)
+	if len(s.dropped) > 0 {
+		for _, d := range slices.Collect(maps.Values(s.directories)) {
+			if d.since == s.turn && s.dropped[d.inode] && s.directories[d.path] == d {
+				d.watched = false
+				s.list(d)
+			}
 		}
+		clear(s.dropped)
 	}
-	s.newlyWatched = nil
-	clear(s.dropped)
+	s.turn++
 }
 
 // listFailed keeps what is known of a directory that cannot be read now. One
@@ -121,17 +170,17 @@ func (s *scanner) listFailed(d *directory, err error) {
 	if errors.Is(err, unix.ENOENT) {
 		return
 	}
-	d.problem = certs.FileProblem(d.path, err)
-	s.unlistable[d.path] = *d.problem
-	s.errors[d.problem.Reason]++
+	problem := certs.FileProblem(d.path, err)
+	s.unlistable[d.path] = *problem
+	s.errors[problem.Reason]++
 }
 
 // merge compares the names in a directory with what is known of it.
 func (s *scanner) merge(d *directory, fd int, names []string) {
 	old := d.files
-	files := make([]file, 0, len(names))
+	var files []file
 	var children, links []string
-	for _, name := range names {
+	for i, name := range names {
 		if strings.HasPrefix(name, ".") {
 			continue
 		}
@@ -140,6 +189,9 @@ func (s *scanner) merge(d *directory, fd int, names []string) {
 		case st.kind == missing:
 		case st.kind == folder && !st.link:
 			if s.config.Recursive && !d.linked {
+				if children == nil {
+					children = make([]string, 0, len(names)-i)
+				}
 				children = append(children, join(d.path, name))
 			}
 		case st.kind == folder:
@@ -156,51 +208,50 @@ func (s *scanner) merge(d *directory, fd int, names []string) {
 			if len(old) > 0 && old[0].name() == name {
 				known, old = &old[0], old[1:]
 			}
+			if files == nil { // most of the names may be directories: no room is kept for them
+				files = make([]file, 0, len(names)-i)
+			}
 			files = append(files, s.lookAt(d, name, st, known))
 		}
 	}
 	for i := range old {
 		s.dropFile(&old[i])
 	}
-	d.files = nil // most of the names may be directories: no room is kept for them
-	if len(files) > 0 {
-		d.files = slices.Clone(files)
-	}
-	s.replaceChildren(d, children)
-	if !slices.Equal(d.links, links) {
-		d.links = links
+	d.files = slices.Clone(files)
+	s.replaceChildren(d, slices.Clone(children))
+	if !slices.Equal(d.links(), links) {
+		d.setLinks(links)
 		s.restructured = true
 	}
 }
 
 // replaceChildren drops the subdirectories that went and lists all others.
 func (s *scanner) replaceChildren(d *directory, children []string) {
-	for _, path := range d.children {
+	for _, path := range d.children() {
 		if _, stays := slices.BinarySearch(children, path); !stays {
 			s.dropDirectory(path)
 		}
 	}
-	d.children = children
+	d.setChildren(children)
 	for _, path := range children {
 		if s.everything || s.directories[path] == nil {
-			s.list(s.directoryAt(path, join(d.real, filepath.Base(path)), false))
+			s.list(s.directoryAt(path, join(d.real(), filepath.Base(path)), false))
 		}
 	}
 }
 
 func (s *scanner) directoryAt(path, realPath string, linked bool) *directory {
 	d := s.directories[path]
-	if d != nil && (d.linked != linked || d.real != realPath) {
+	if d != nil && (d.linked != linked || d.real() != realPath) {
 		s.dropDirectory(path)
 		d = nil
 	}
 	if d == nil {
-		if path == realPath {
-			realPath = path // one string
-		} else {
+		d = &directory{path: path, linked: linked}
+		if path != realPath {
+			d.extend().real = realPath
 			s.aliases[realPath] = append(s.aliases[realPath], path)
 		}
-		d = &directory{path: path, real: realPath, linked: linked}
 		s.directories[path] = d
 		s.restructured = true
 	}
@@ -213,7 +264,7 @@ func (s *scanner) dropDirectory(path string) {
 	if d == nil {
 		return
 	}
-	for _, child := range d.children {
+	for _, child := range d.children() {
 		s.dropDirectory(child)
 	}
 	for i := range d.files {
@@ -222,13 +273,13 @@ func (s *scanner) dropDirectory(path string) {
 	delete(s.directories, path)
 	delete(s.unlistable, path)
 	s.dropped[d.inode] = true
-	if d.real != d.path {
-		s.aliases[d.real] = slices.DeleteFunc(s.aliases[d.real], func(p string) bool { return p == path })
-		if len(s.aliases[d.real]) == 0 {
-			delete(s.aliases, d.real)
+	if d.real() != d.path {
+		s.aliases[d.real()] = slices.DeleteFunc(s.aliases[d.real()], func(p string) bool { return p == path })
+		if len(s.aliases[d.real()]) == 0 {
+			delete(s.aliases, d.real())
 		}
 	}
-	s.unwatch(d.real)
+	s.unwatch(d.real())
 	s.restructured = true
 }
 
@@ -246,7 +297,7 @@ func (s *scanner) lookAt(d *directory, name string, st status, known *file) file
 		s.forgetVia(&f)
 		if s.followLink(d, &f, st) {
 			// Again, now that the way is watched.
-			st = statusAt(unix.AT_FDCWD, join(d.real, name))
+			st = statusAt(unix.AT_FDCWD, join(d.real(), name))
 		}
 	} else if !st.link {
 		s.forgetVia(&f)
@@ -284,29 +335,29 @@ func (s *scanner) lookAtName(d *directory, name string) {
 		return
 	}
 	path := join(d.path, name)
-	st := statusAt(unix.AT_FDCWD, join(d.real, name))
+	st := statusAt(unix.AT_FDCWD, join(d.real(), name))
 	isChild := st.kind == folder && !st.link && s.config.Recursive && !d.linked
 	isLink := st.kind == folder && st.link && s.config.Recursive && !d.linked
-	if i, known := slices.BinarySearch(d.children, path); known != isChild {
+	if i, known := slices.BinarySearch(d.children(), path); known != isChild {
 		if known {
-			d.children = slices.Delete(d.children, i, i+1)
+			d.setChildren(slices.Delete(d.children(), i, i+1))
 			s.dropDirectory(path)
 		} else {
-			d.children = slices.Insert(d.children, i, path)
+			d.setChildren(slices.Insert(d.children(), i, path))
 		}
 	}
-	if i, known := slices.BinarySearch(d.links, path); known != isLink {
+	if i, known := slices.BinarySearch(d.links(), path); known != isLink {
 		if known {
-			d.links = slices.Delete(d.links, i, i+1)
+			d.setLinks(slices.Delete(d.links(), i, i+1))
 		} else {
-			d.links = slices.Insert(d.links, i, path)
+			d.setLinks(slices.Insert(d.links(), i, path))
 		}
 		s.restructured = true
 	} else if isLink {
 		s.restructured = true // it may lead elsewhere
 	}
 	if isChild {
-		s.list(s.directoryAt(path, join(d.real, name), false))
+		s.list(s.directoryAt(path, join(d.real(), name), false))
 	}
 	i, known := slices.BinarySearchFunc(d.files, path, func(f file, path string) int { return cmp.Compare(f.path, path) })
 	if st.kind == missing || st.kind == folder || ignored(name) {

@@ -51,7 +51,7 @@ func (s *scanner) unwatch(realPath string) {
 	if s.notifier == nil || s.holds[realPath] > 0 {
 		return
 	}
-	if d := s.directories[realPath]; d != nil && d.real == realPath || len(s.aliases[realPath]) > 0 {
+	if d := s.directories[realPath]; d != nil && d.real() == realPath || len(s.aliases[realPath]) > 0 {
 		return
 	}
 	s.notifier.Remove(realPath)
@@ -71,9 +71,7 @@ func (s *scanner) hold(realPath string) bool {
 
 // noteHeld notes whether a directory outside the tree tells of what happens there.
 func (s *scanner) noteHeld(realPath string) {
-	if !tellsAll(func(fs *unix.Statfs_t) error { return unix.Statfs(realPath, fs) }) {
-		s.mute = true
-	}
+	s.noteFileSystem(func(fs *unix.Statfs_t) error { return unix.Statfs(realPath, fs) })
 }
 
 func (s *scanner) letGo(realPath string) {
@@ -85,7 +83,7 @@ func (s *scanner) letGo(realPath string) {
 
 // watchLost notes that the kernel dropped the watch of a directory.
 func (s *scanner) watchLost(realPath string) {
-	if d := s.directories[realPath]; d != nil && d.real == realPath {
+	if d := s.directories[realPath]; d != nil && d.real() == realPath {
 		d.watched, s.moved = false, true
 	}
 	for _, path := range s.aliases[realPath] {
