@@ -3,6 +3,7 @@ package rotation
 import (
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -193,16 +194,19 @@ func neverOfIssuing(t *rapid.T, o *Observation, steps []Step, s Step) {
 	}
 }
 
-// TestAnyHistoryConverges plays random changes, faults and kills, and then peace.
-// few is a fifth of n in a short run, as that with the race detector is: what is played is deterministic,
-// and all of it is played without.
+// few is half of n, all with ROTATORD_TEST_LONG, and a fifth in a short run, as that with the race
+// detector is: what is played is deterministic, and more is played without.
 func few(n uint64) uint64 {
-	if testing.Short() {
+	switch {
+	case os.Getenv("ROTATORD_TEST_LONG") != "":
+		return n
+	case testing.Short():
 		return n / 5
 	}
-	return n
+	return n / 2
 }
 
+// TestAnyHistoryConverges plays random changes, faults and kills, and then peace.
 func TestAnyHistoryConverges(t *testing.T) {
 	for seed := range few(400) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
