@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,7 +26,13 @@ import (
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Most rows of the matrices wait for the next try of the client.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var owner = providers.Owner{Policy: "sso", Certificate: appID}
 
@@ -282,6 +289,7 @@ func TestFaultMatrix(t *testing.T) {
 			{Name: cloudsim.FaultWrongType, Field: "application_instance_certificate"}, {Name: cloudsim.FaultWrongType, Field: "key_size"},
 		} {
 			t.Run(fmt.Sprintf("%s %s%s%s%s", operation, f.Name, f.Field, f.Phase, f.Code), func(t *testing.T) {
+				t.Parallel()
 				s := newSetup(t, cloudsim.Config{})
 				f.Operation, f.Count = operation, 1
 				s.fault(t, f)

@@ -73,6 +73,7 @@ func TestFaultMatrix(t *testing.T) {
 			for _, operation := range operations {
 				for _, f := range faults {
 					t.Run(fmt.Sprintf("%s %s%s%s", operation, f.Name, f.Field, f.Phase), func(t *testing.T) {
+						t.Parallel()
 						s := newSetup(t, cloudsim.Config{}, change)
 						f.Operation, f.Count = operation, 1
 						if operation == "create" {

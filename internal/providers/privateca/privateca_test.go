@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"flag"
 	"log/slog"
 	"net/http"
 	"os"
@@ -21,7 +22,13 @@ import (
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// Most rows of the matrices wait for the next try of the client.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 var owner = providers.Owner{Policy: "payments", Certificate: "payments.internal"}
 
