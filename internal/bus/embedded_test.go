@@ -183,6 +183,7 @@ func TestEmbeddedSpoiltStore(t *testing.T) {
 func TestEmbeddedStoreOfRubbish(t *testing.T) {
 	for _, file := range []string{"jetstream", "jetstream/rotatord", "jetstream/rotatord/streams", "jetstream/rotatord/streams/ROTATORD_WORK", "jetstream/else"} {
 		t.Run(file, func(t *testing.T) {
+			t.Parallel()
 			dir := used(t)
 			path := filepath.Join(dir, file)
 			must(t, os.RemoveAll(path))

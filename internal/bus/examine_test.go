@@ -50,6 +50,7 @@ func TestExamine(t *testing.T) {
 			want: []string{"url: JetStream of the NATS server (ADDRESS) does not answer"}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			s := external(t, -1, t.TempDir(), test.server)
 			cfg := at(t, s.ClientURL())
 			if o := test.server; o != nil && len(test.want) > 0 && !strings.Contains(test.name, "JetStream") {

@@ -175,8 +175,9 @@ func TestStreamsThatCannotBeUsed(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			// A server of its own: one that has just deleted a stream may refuse to make it again.
-			s := external(t, freePort(t), t.TempDir(), nil)
+			s := external(t, -1, t.TempDir(), nil)
 			js, err := jetstream.New(dial(t, s.ClientURL()))
 			must(t, err)
 			_, err = js.CreateStream(t.Context(), row.stream)
@@ -250,7 +251,8 @@ func withUser(o *server.Options) { o.Username, o.Password = "rotatord", goodPass
 
 // A wrong password is said, never shown, and looked up again until it is right.
 func TestWrongPasswordIsReplaced(t *testing.T) {
-	s := external(t, freePort(t), t.TempDir(), withUser)
+	t.Parallel()
+	s := external(t, -1, t.TempDir(), withUser)
 	file := filepath.Join(t.TempDir(), "password")
 	must(t, os.WriteFile(file, []byte(badPassword), 0o600))
 	cfg, l := logged(at(t, s.ClientURL()))

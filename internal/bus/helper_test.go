@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -26,6 +27,10 @@ import (
 // TestMain keeps the server's clock goroutine alive outside of all synctest bubbles: a
 // bubble in which it was started would never become idle.
 func TestMain(m *testing.M) {
+	// What is parallel waits, for a server or a disk. -parallel says otherwise.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		panic(err)
+	}
 	ats.Register()
 	code := m.Run()
 	ats.Unregister()

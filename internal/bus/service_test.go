@@ -166,6 +166,7 @@ func TestPast(t *testing.T) {
 // TestPastInPages: pages follow each other without a gap, and one that looks through no more
 // than its reach says where to go on.
 func TestPastInPages(t *testing.T) {
+	t.Parallel()
 	b := prepared(t, config(t, t.TempDir()))
 	must(t, b.Publish(t.Context(), Event{ID: "first", Kind: "issued", Policy: "shop", Subject: "shop/a"}))
 	for i := range 2*firstPast - 1 {
@@ -210,6 +211,7 @@ func TestPastInPages(t *testing.T) {
 
 // A history that is longer than one look back is found all the same.
 func TestPastGoesFurtherBack(t *testing.T) {
+	t.Parallel()
 	b := prepared(t, config(t, t.TempDir()))
 	must(t, b.Publish(t.Context(), Event{ID: "first", Kind: "issued", Policy: "shop", Subject: "shop/a"}))
 	for i := range firstPast + 10 {
