@@ -112,6 +112,7 @@ func TestListenPortInUse(t *testing.T) {
 // TestSlowClientIsCutOff: a client that never finishes its header holds its own
 // connection only, and loses it.
 func TestSlowClientIsCutOff(t *testing.T) {
+	t.Parallel()
 	url := serve(t, Config{Ready: func() []Component { return nil }, Alive: func() error { return nil }})
 	slow, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
