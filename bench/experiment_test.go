@@ -15,10 +15,11 @@ import (
 // programs is where rotatord is built.
 var programs string
 
-// program builds rotatord, once for all tests, with the flags of the tests: what they have compiled is used again.
+// program builds rotatord, once for all tests, with the flags of the tests: what they have compiled is used again, and
+// what they have linked, of which this is a copy.
 var program = sync.OnceValues(func() (string, error) {
 	binary := filepath.Join(programs, "rotatord")
-	if out, err := exec.Command("go", "build", "-o", binary, "../cmd/rotatord").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "run", "-exec", "cp", "../cmd/rotatord", binary).CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build rotatord: %w\n%s", err, out)
 	}
 	return binary, nil

@@ -18,14 +18,10 @@ import (
 // cloud and one state directory live through all stories.
 //
 // ROTATORD_TEST_KILLS is how many kills there are, ROTATORD_TEST_SEED what they are drawn
-// from. The same seed draws the same stories; what the clock does in them is its own.
+// from; test/chaos has more of both. The same seed draws the same stories; what the clock does in them is its own.
 func TestKillPoints(t *testing.T) {
 	t.Parallel()
-	few := uint64(30)
-	if testing.Short() || raceDetector {
-		few = 15
-	}
-	kills := numberFrom(t, "ROTATORD_TEST_KILLS", few)
+	kills := numberFrom(t, "ROTATORD_TEST_KILLS", 15)
 	seed := numberFrom(t, "ROTATORD_TEST_SEED", uint64(time.Now().UnixNano()%1_000_000))
 	story := 0
 	t.Cleanup(func() {

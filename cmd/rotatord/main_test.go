@@ -4,6 +4,7 @@ import (
 	"context"
 	"flag"
 	"os"
+	"runtime/debug"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "4"); err != nil {
 		panic(err)
 	}
+	// A world for each row of a matrix is garbage soon: a quarter of all time was the collector's.
+	debug.SetGCPercent(400)
 	testscript.Main(m, commands)
 }
 

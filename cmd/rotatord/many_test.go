@@ -81,8 +81,11 @@ func (m *many) served() (hosts, certificates int) {
 // with a bounded number of calls for each, and a restart changes nothing.
 func TestManyFromOne(t *testing.T) {
 	t.Parallel()
-	n := 1000
-	if raceDetector {
+	n := 300
+	switch {
+	case os.Getenv("ROTATORD_TEST_LONG") != "":
+		n = 1000
+	case raceDetector:
 		n = 150
 	}
 	m := newMany(t, n)

@@ -20,7 +20,9 @@ import (
 	"github.com/rotatord/rotatord/internal/cloudsim"
 )
 
-// buildBinary builds the program once for all tests of this file, unless there is one already.
+// buildBinary builds the program once for all tests of this file, unless there is one already. It is a
+// copy of what go run would start, which the go command keeps where it keeps what it compiled: nothing
+// is linked twice.
 var buildBinary = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv("ROTATORD_TEST_BINARY"); path != "" {
 		return path, nil
@@ -30,10 +32,11 @@ var buildBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "rotatord")
-	build := exec.Command("go", "build", "-o", path)
+	build := exec.Command("go", "run", "-exec", "cp")
 	if raceDetector && os.Getenv("ROTATORD_TEST_LONG") != "" {
 		build.Args = append(build.Args, "-race") // it starts slowly then
 	}
+	build.Args = append(build.Args, ".", path)
 	out, err := build.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)
