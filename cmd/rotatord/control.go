@@ -285,10 +285,18 @@ func (d *daemon) publishHolds(ctx context.Context) {
 
 // followHolds publishes what could not be published when it happened, until ctx ends.
 func (d *daemon) followHolds(ctx context.Context) error {
-	for sleep(ctx, tryAgain) {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-d.records.unpublished:
+		}
+		if !sleep(ctx, tryAgain) {
+			d.records.notePublishing() // for whoever comes next
+			return ctx.Err()
+		}
 		d.publishHolds(ctx)
 	}
-	return ctx.Err()
 }
 
 // holdChanged looks at a policy's assignments when it is held or released; and again when a

@@ -45,6 +45,8 @@ type records struct {
 	holds        map[string]mirroredHold
 	// toldHolds are the holds that holdChanged has been told of.
 	toldHolds map[string]*rotation.Hold
+	// unpublished has room for one: there are, or were, events of holds that nobody published yet.
+	unpublished chan struct{}
 }
 
 // shelf are the records of one policy.
@@ -76,7 +78,7 @@ type mirrored struct {
 func newRecords(changed func(rotation.ID, rotation.Record), failed func()) *records {
 	return &records{
 		changed: changed, failed: failed, holdChanged: func(string) {}, node: func(string) string { return "" },
-		byPlace: map[placedID]*mirrored{}, byPolicy: map[string]*shelf{}, holds: map[string]mirroredHold{}, toldHolds: map[string]*rotation.Hold{},
+		byPlace: map[placedID]*mirrored{}, byPolicy: map[string]*shelf{}, holds: map[string]mirroredHold{}, toldHolds: map[string]*rotation.Hold{}, unpublished: make(chan struct{}, 1),
 	}
 }
 
@@ -360,6 +362,7 @@ func (r *records) publishHolds(ctx context.Context, publish func(context.Context
 	for policy, outbox := range r.holdOutboxes() {
 		for _, e := range outbox {
 			if err := publish(ctx, e); err != nil {
+				r.notePublishing()
 				return err
 			}
 		}
@@ -369,10 +372,19 @@ func (r *records) publishHolds(ctx context.Context, publish func(context.Context
 			return nil
 		})
 		if err != nil {
+			r.notePublishing()
 			return err
 		}
 	}
 	return nil
+}
+
+// notePublishing has events of holds published, again where that failed.
+func (r *records) notePublishing() {
+	select {
+	case r.unpublished <- struct{}{}:
+	default:
+	}
 }
 
 func (r *records) holdOutboxes() map[string][]rotation.Event {
@@ -417,6 +429,9 @@ func (r *records) putHold(policy string, m mirroredHold) bool {
 		return false
 	}
 	r.holds[policy] = m
+	if len(m.Outbox) > 0 {
+		r.notePublishing()
+	}
 	return true
 }
 

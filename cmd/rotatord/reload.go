@@ -20,8 +20,9 @@ import (
 
 const (
 	// filesEvery is how often the configuration and the policies are looked at. A change
-	// counts when it has lasted for one look more: an editor writes in several goes.
-	filesEvery = 2 * time.Second
+	// counts when a look filesSettle later finds the same: an editor writes in several goes.
+	filesEvery  = 5 * time.Second
+	filesSettle = 2 * time.Second
 	// scanWait bounds the wait of a reload for the first look at new directories.
 	scanWait = 30 * time.Second
 )
@@ -212,18 +213,16 @@ func (d *daemon) watchFiles(ctx context.Context) {
 	}
 	d.files.CompareAndSwap(nil, new(d.filesNow()))
 	seen := *d.files.Load()
-	ticker := time.NewTicker(filesEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
+	for wait := filesEvery; sleep(ctx, wait); {
 		now := d.filesNow()
+		wait = filesEvery
 		settled := maps.Equal(now, seen)
-		if seen = now; settled && !maps.Equal(now, *d.files.Load()) {
+		switch seen = now; {
+		case maps.Equal(now, *d.files.Load()):
+		case settled:
 			d.reload(ctx, "files changed", "")
+		default:
+			wait = filesSettle
 		}
 	}
 }

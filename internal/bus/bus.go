@@ -108,6 +108,41 @@ type Bus struct {
 	silence atomic.Pointer[error]
 	// unwatch ends watchServer; nil for the embedded server.
 	unwatch func()
+	// fetches are those that wait for work now: a server that was started anew knows of none.
+	fetches fetches
+}
+
+// fetches are what waits for an answer of the server. The zero value is empty.
+type fetches struct {
+	mu   sync.Mutex
+	last int
+	all  map[int]func()
+}
+
+// add notes how to end a fetch; what it returns is called when that has ended.
+func (f *fetches) add(end func()) (ended func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all == nil {
+		f.all = map[int]func(){}
+	}
+	f.last++
+	n := f.last
+	f.all[n] = end
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		delete(f.all, n)
+	}
+}
+
+// end ends all of them.
+func (f *fetches) end() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, end := range f.all {
+		end()
+	}
 }
 
 // maxTold is how many reasons for one loss are worth a warning. There may be no end of
@@ -197,6 +232,7 @@ func (b *Bus) connectOptions() ([]nats.Option, error) {
 		nats.ConnectHandler(b.connected),
 		nats.ReconnectHandler(func(c *nats.Conn) {
 			b.connected(c)
+			b.fetches.end()
 			b.cfg.Meter.Reconnected()
 		}),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { b.unreachable(err) }),

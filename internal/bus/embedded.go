@@ -58,6 +58,9 @@ type embedded struct {
 	stop    context.CancelFunc
 	stopped sync.WaitGroup
 
+	// suspect has room for one: the server complained of something.
+	suspect chan struct{}
+
 	// changing is held by who ends the server or starts it: there is never more than one on a
 	// store.
 	changing sync.Mutex
@@ -75,7 +78,7 @@ type embedded struct {
 // it is well again.
 func (b *Bus) startEmbedded() ([]nats.Option, error) {
 	password := rand.Text()
-	e := &embedded{dir: b.cfg.StoreDir, log: b.log, options: func() (*server.Options, error) { return b.serverOptions(password) }}
+	e := &embedded{dir: b.cfg.StoreDir, log: b.log, suspect: make(chan struct{}, 1), options: func() (*server.Options, error) { return b.serverOptions(password) }}
 	if err := e.listen(b.cfg.Listener); err != nil {
 		return nil, err
 	}
@@ -166,10 +169,12 @@ func (e *embedded) down(why error) {
 }
 
 const (
-	// checkStore is how often the server is asked how its store is, and the first pause
-	// between two attempts to start it anew, each of which is twice the one before.
+	// checkStore is how long after a complaint the server is asked how its store is, and the
+	// first pause between two attempts to start it anew, each of which is twice the one before.
 	checkStore    = time.Second
 	maxStartPause = 30 * time.Second
+	// checkAnyway is when it is asked although it does not complain.
+	checkAnyway = 15 * time.Second
 	// streamsFolder is where the server has the streams of an account.
 	streamsFolder = "streams"
 )
@@ -186,17 +191,43 @@ func (e *embedded) keep(ctx context.Context) {
 	if err := e.problem(); err != nil {
 		say(err)
 	}
-	for wait := checkStore; pause(ctx, wait) == nil; {
+	for wait := checkStore; ; {
+		if wait == 0 {
+			e.awaitComplaint(ctx)
+			wait = checkStore
+		}
+		if pause(ctx, wait) != nil {
+			return
+		}
 		switch mended, err := e.mend(say); {
 		case err != nil:
 			say(err)
 			wait = min(2*wait, maxStartPause)
 		case mended:
 			e.log.Info("the NATS store can be written again", "path", e.dir)
-		default:
 			wait = checkStore
+		default:
+			wait = 0 // all is well
 			failure.Over()
 		}
+	}
+}
+
+// awaitComplaint returns when the server has complained, or been silent for a while. A write
+// that fails makes it complain before it counts as failed.
+func (e *embedded) awaitComplaint(ctx context.Context) {
+	select {
+	case <-e.suspect:
+	case <-ctx.Done():
+	case <-time.After(checkAnyway):
+	}
+}
+
+// complain notes that the server said something that may be the end of its store.
+func (e *embedded) complain() {
+	select {
+	case e.suspect <- struct{}{}:
+	default:
 	}
 }
 
@@ -403,7 +434,7 @@ func (e *embedded) newServer() (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configure the embedded NATS server: %w", err)
 	}
-	s.SetLoggerV2(&serverLogger{log: e.log.With("component", "nats-server"), fatal: make(chan string, 1)}, false, false, false)
+	s.SetLoggerV2(&serverLogger{log: e.log.With("component", "nats-server"), complain: e.complain, fatal: make(chan string, 1)}, false, false, false)
 	return s, nil
 }
 
@@ -513,8 +544,10 @@ func waitReady(s *server.Server, logger *serverLogger) error {
 // to an operator is said by rotatord itself. The server calls Fatalf for what keeps
 // it from starting and expects to be ended by it; here it is handed on instead.
 type serverLogger struct {
-	log   *slog.Logger
-	fatal chan string
+	log *slog.Logger
+	// complain is called with every warning and error.
+	complain func()
+	fatal    chan string
 
 	mu sync.Mutex
 	// said are the lines since the time begun.
@@ -547,6 +580,7 @@ func (l *serverLogger) level(of slog.Level) slog.Level {
 }
 
 func (l *serverLogger) say(level slog.Level, format string, v ...any) {
+	l.complain()
 	l.log.Log(context.Background(), l.level(level), fmt.Sprintf(format, v...))
 }
 

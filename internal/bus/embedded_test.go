@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -218,8 +219,7 @@ func TestEmbeddedStartsAnewWhenItsStoreFails(t *testing.T) {
 		return b.Work(ctx, one, func(_ context.Context, w Work) error { worked <- w; return nil }, func(ID) {})
 	})
 
-	// What the server does itself when it may not write any more.
-	must(t, b.server.ShutdownJetStream())
+	failStore(t, b)
 	eventually(t, "the server's new start", func() bool { return strings.Contains(said.String(), "the NATS store can be written again") })
 	if !strings.Contains(said.String(), "level=ERROR msg=\"the NATS store fails; nothing is rotated until it can be written again\"") {
 		t.Errorf("the log does not say what happened:\n%s", said)
@@ -239,6 +239,39 @@ func TestEmbeddedStartsAnewWhenItsStoreFails(t *testing.T) {
 	must(t, b.offer(t.Context(), Work{ID: ID{"shop", "a"}, Place: Any}))
 	receive(t, worked, "the work")
 	must(t, b.Close())
+}
+
+// failStore does what the server does itself when it may not write any more, and says.
+func failStore(t *testing.T, b *Bus) {
+	t.Helper()
+	b.store.mu.Lock()
+	s := b.store.running
+	b.store.mu.Unlock()
+	must(t, s.ShutdownJetStream())
+	s.Warnf("Filesystem permission denied while writing msg, disabling JetStream")
+}
+
+// A server that complains is looked at soon, one that is silent now and then.
+func TestEmbeddedIsLookedAtWhenItComplains(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg, said := config(t, t.TempDir()), &logs{}
+		cfg.Logger = said.logger()
+		b := prepared(t, cfg)
+		defer b.Close()
+		mended := func() int { return strings.Count(said.String(), "the NATS store can be written again") }
+		time.Sleep(3*checkStore + checkAnyway/2)
+		failStore(t, b)
+		time.Sleep(2 * checkStore)
+		if n := mended(); n != 1 {
+			t.Fatalf("it was started anew %d times, soon after it complained", n)
+		}
+		time.Sleep(3*checkStore + checkAnyway/2)
+		must(t, b.store.running.ShutdownJetStream())
+		time.Sleep(checkAnyway + 2*checkStore)
+		if n := mended(); n != 2 {
+			t.Fatalf("it was started anew %d times, the second time without a complaint", n)
+		}
+	})
 }
 
 // refused opens a bus that must fail soon, with words that tell why.

@@ -37,6 +37,9 @@ var progress = []byte("+WPI")
 // later than that. It is false where the right has ended already: the process stood still
 // while the message waited for it. The context ends with the right, or with stop.
 func (b *Bus) takeLease(ctx context.Context, m jetstream.Msg, asked time.Time, exclusive bool) (*lease, context.Context, bool) {
+	if exclusive {
+		asked = time.Now() // whenever that was: it is heartbeats alone that count from here
+	}
 	l := &lease{bus: b, m: m, exclusive: exclusive, until: asked.Add(workAckWait)}
 	if !l.held() {
 		return nil, nil, false

@@ -16,7 +16,7 @@ func handed(t testing.TB, b *Bus) (jetstream.Consumer, jetstream.Msg) {
 	offer(t, b, Any, shop, nil)
 	consumer, err := b.workConsumer(t.Context(), Any)
 	must(t, err)
-	m, err := nextMessage(t.Context(), consumer)
+	m, err := b.nextMessage(t.Context(), consumer)
 	must(t, err)
 	return consumer, m
 }
@@ -97,7 +97,7 @@ func TestWorkInHandIsNotBegunTwice(t *testing.T) {
 		<-began
 		consumer, err := b.workConsumer(t.Context(), Any) // made anew: it delivers everything again
 		must(t, err)
-		again, err := nextMessage(t.Context(), consumer)
+		again, err := b.nextMessage(t.Context(), consumer)
 		must(t, err)
 		b.process(t.Context(), again, time.Now(), true, desk)
 		if len(began) != 0 || freed.Load() != 0 || b.cfg.Meter.(*tally).count("work nak") != 1 {

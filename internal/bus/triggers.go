@@ -74,7 +74,11 @@ func (b *Bus) Triggers(ctx context.Context, handle func(Trigger)) error {
 	if err != nil {
 		return fmt.Errorf("subscribe to triggers: %w", err)
 	}
-	messages, err := consumer.Messages(jetstream.PullHeartbeat(triggerPulse))
+	options := []jetstream.PullMessagesOpt{jetstream.PullHeartbeat(triggerPulse)}
+	if b.server != nil {
+		options = []jetstream.PullMessagesOpt{jetstream.PullHeartbeat(embeddedPulse), jetstream.PullExpiry(embeddedWait)}
+	}
+	messages, err := consumer.Messages(options...)
 	if err != nil {
 		return fmt.Errorf("subscribe to triggers: %w", err)
 	}

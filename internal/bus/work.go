@@ -74,7 +74,12 @@ const (
 	// fetchPulse is how often the server says meanwhile that it is still waiting too:
 	// after a restart it is not.
 	fetchPulse = 2 * time.Second
-	maxNak     = 30 * time.Second
+	// The embedded server is left alone for longer, for each word of it wakes half this process:
+	// a connection to it does not die in silence, and after a restart it is asked anew at once.
+	// Nobody else gets a message that is delivered while it is asked for.
+	embeddedWait  = 5 * time.Minute
+	embeddedPulse = 30 * time.Second
+	maxNak        = 30 * time.Second
 	// handBack is the pause before work comes again that this process still has in hand.
 	handBack = time.Second
 )
@@ -205,7 +210,7 @@ func (b *Bus) attend(ctx context.Context, consumer placed, desk *desk, workers f
 			continue
 		}
 		asked := time.Now()
-		m, err := nextMessage(ctx, consumer)
+		m, err := b.nextMessage(ctx, consumer)
 		switch {
 		case err == nil:
 			busy.Add(1)
@@ -239,10 +244,15 @@ func gone(ctx context.Context, consumer jetstream.Consumer) error {
 	return nil
 }
 
-func nextMessage(ctx context.Context, consumer jetstream.Consumer) (jetstream.Msg, error) {
-	wait, cancel := context.WithTimeout(ctx, fetchWait)
+func (b *Bus) nextMessage(ctx context.Context, consumer jetstream.Consumer) (jetstream.Msg, error) {
+	longest, pulse := fetchWait, fetchPulse
+	if b.server != nil {
+		longest, pulse = embeddedWait, embeddedPulse
+	}
+	wait, cancel := context.WithTimeout(ctx, longest)
 	defer cancel()
-	m, err := consumer.Next(jetstream.FetchContext(wait), jetstream.FetchHeartbeat(fetchPulse))
+	defer b.fetches.add(cancel)()
+	m, err := consumer.Next(jetstream.FetchContext(wait), jetstream.FetchHeartbeat(pulse))
 	if err != nil && wait.Err() != nil {
 		return nil, nats.ErrTimeout
 	}

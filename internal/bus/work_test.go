@@ -374,3 +374,22 @@ func TestWorkFailsWithoutAQueue(t *testing.T) {
 		t.Error("Work without a stream succeeded")
 	}
 }
+
+// The embedded server says seldom that a worker still waits; that it was started anew, and knows
+// of nobody who waits, is heard of at once.
+func TestWorkGoesOnAfterANewStart(t *testing.T) {
+	b := prepared(t, withListener(config(t, t.TempDir())))
+	started, freed := make(chan ID, 1), make(chan ID, 2)
+	working := work(t, b, 1, func(_ context.Context, w Work) error { started <- w.ID; return nil }, func(id ID) { freed <- id })
+	defer working.stop(t)
+	offer(t, b, Any, shop, nil)
+	receive(t, started, "the work")
+	receive(t, freed, "its end")
+	began := time.Now()
+	b.store.restart()
+	eventually(t, "work for the new server", func() bool { return b.offer(t.Context(), Work{ID: shop, Place: Any}) == nil })
+	receive(t, started, "work of the new server")
+	if took := time.Since(began); took > embeddedPulse/2 {
+		t.Errorf("it came after %s", took)
+	}
+}
