@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -199,4 +200,46 @@ func listCounts(counts map[string]int) string {
 		parts = append(parts, fmt.Sprintf("%s %d", operation, counts[operation]))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// TestManyWhileTheCloudIsAway: what fails for one cause is told of together, and each of them once
+// for whoever looks for it.
+func TestManyWhileTheCloudIsAway(t *testing.T) {
+	t.Parallel()
+	const n = 200
+	m := newMany(t, n)
+	_, err := m.sim.Faults().Add(cloudsim.Fault{Service: "waf", Name: cloudsim.FaultAnswer, Status: http.StatusServiceUnavailable})
+	must(t, err)
+	m.start()
+	failed := func() (loud int, each map[string]int) {
+		each = map[string]int{}
+		m.log.mu.Lock()
+		defer m.log.mu.Unlock()
+		for _, line := range m.log.lines {
+			if line["msg"] != "assignment failed" && line["msg"] != "step failed" {
+				continue
+			}
+			if line["level"] == "ERROR" || line["level"] == "WARN" {
+				loud++
+			}
+			if line["msg"] == "assignment failed" && line["level"] != "DEBUG" {
+				each[fmt.Sprint(line["certificate"])]++
+			}
+		}
+		return loud, each
+	}
+	eventually(t, "all assignments to fail", func() bool { _, each := failed(); return len(each) == n })
+	loud, each := failed()
+	// Five, the tenth and the hundredth, a line of each for the step and for the assignment; the first may be met again.
+	if loud < 8 || loud > 40 {
+		t.Errorf("%d lines at warn and error", loud)
+	}
+	t.Logf("%d lines at warn and error, of %d assignments", loud, len(each))
+	for certificate, times := range each {
+		if times > 10 {
+			t.Errorf("%s is said to fail %d times", certificate, times)
+		}
+	}
+	m.sim.Faults().Clear()
+	eventually(t, "all of them to be served", func() bool { hosts, _ := m.served(); return hosts == n })
 }

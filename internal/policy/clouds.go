@@ -22,3 +22,29 @@ func (p *Policy) Clouds() []string {
 	slices.Sort(clouds)
 	return slices.Compact(clouds)
 }
+
+// CloudOf is the name of the cloud that a target is in, empty where it is in none. The empty
+// target is the source.
+func (p *Policy) CloudOf(target string) string {
+	if target == "" {
+		switch {
+		case p.Source.PrivateCA != nil:
+			return p.Source.PrivateCA.Cloud
+		case p.Source.IdentityCenter != nil:
+			return p.Source.IdentityCenter.Cloud
+		}
+		return ""
+	}
+	for _, t := range p.Targets {
+		switch {
+		case t.Name != target:
+		case t.WAF != nil:
+			return t.WAF.Cloud
+		case t.APIG != nil:
+			return t.APIG.Cloud
+		case t.Application != nil:
+			return p.CloudOf("")
+		}
+	}
+	return ""
+}

@@ -1,5 +1,6 @@
 // Package repeat tells which failures deserve a line in the log: one that is new, one that is
-// other than before, and, once an hour, one that stays.
+// other than before, and, once an hour, one that stays; of many with one cause, the first few and
+// how many they are.
 //
 // It imports the standard library only.
 //

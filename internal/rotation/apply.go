@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -392,6 +393,7 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 	}
 	r.progress(s, err)
 	r.failedStep = s.Kind
+	r.join(v.Name, err)
 	now := r.now()
 	kind := providers.KindOf(err).String()
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, v.Kind, string(s.Kind), kind)
@@ -407,7 +409,7 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 		}
 		times, tell := r.e.failing.Met(failing{r.o.ID, v.Name}, string(s.Kind)+": "+err.Error())
 		if r.noteFailure(err, repeated); tell {
-			r.log.Warn("step failed", "step", s.Kind, "target", v.Name, "kind", kind, "times", times, "retry_at", clock(t.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
+			r.log.Log(ctx, r.crowd.level(slog.LevelWarn, slog.LevelDebug), "step failed", "step", s.Kind, "target", v.Name, "kind", kind, "times", times, "retry_at", clock(t.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
 		}
 		if t.Failures == 1 && !t.StartedAt.IsZero() {
 			r.e.cfg.Meter.Rotated(r.o.ID.Policy, v.Kind, "failed", now.Sub(t.StartedAt))

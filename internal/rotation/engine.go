@@ -56,6 +56,8 @@ type Engine struct {
 	now func() time.Time
 	// failing are the targets, and the steps at issuers, that the log has told of.
 	failing repeat.Failures[failing]
+	// away are the assignments that fail because a service does.
+	away repeat.Crowds[cause, ID]
 }
 
 // failing is a target of an assignment, or a step at its issuer.
@@ -245,6 +247,8 @@ type run struct {
 	// decided says that this run has told of its decision; failedStep is the last that failed.
 	decided    bool
 	failedStep StepKind
+	// crowd is what that fails with it, if it does by no fault of this assignment.
+	crowd crowd
 	// interrupted is a step that an earlier process had begun when it ended; nil once its target
 	// was looked at.
 	interrupted *Intent

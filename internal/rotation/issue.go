@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -115,6 +116,7 @@ func (r *run) sourceFailed(ctx context.Context, s Step, err error) error {
 	}
 	r.progress(s, err)
 	r.failedStep = s.Kind
+	r.join("", err)
 	issuing, kind := r.attempts(s.Kind), providers.KindOf(err).String()
 	r.e.cfg.Meter.StepFailed(r.o.ID.Policy, r.o.Policy.Source.Kind(), string(s.Kind), kind)
 	if issuing.Failure == "" {
@@ -124,7 +126,7 @@ func (r *run) sourceFailed(ctx context.Context, s Step, err error) error {
 	issuing.failed(s.Kind, err, r.now())
 	times, tell := r.e.failing.Met(failing{r.o.ID, string(s.Kind)}, err.Error())
 	if r.noteFailure(err, repeated); tell {
-		r.log.Warn("step failed", "step", s.Kind, "source_kind", r.o.Policy.Source.Kind(), "kind", kind, "times", times, "retry_at", clock(issuing.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
+		r.log.Log(ctx, r.crowd.level(slog.LevelWarn, slog.LevelDebug), "step failed", "step", s.Kind, "source_kind", r.o.Policy.Source.Kind(), "kind", kind, "times", times, "retry_at", clock(issuing.RetryAt), "request_id", providers.RequestIDOf(err), "err", err)
 	}
 	r.tried()
 	return r.save(ctx)

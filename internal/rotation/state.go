@@ -165,6 +165,9 @@ func (r *run) conclude(state State, reason string, now time.Time) {
 	}
 	before := record.State
 	record.State, record.Reason = state, reason
+	if state != StateFailed && r.failedStep == "" {
+		r.e.away.Leave(r.o.ID)
+	}
 	if state == StateConverged {
 		r.concludeConverged(before, now)
 		return
@@ -174,7 +177,7 @@ func (r *run) conclude(state State, reason string, now time.Time) {
 	}
 	switch state {
 	case StateFailed, StateExpired:
-		r.log.Error("assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason)
+		r.tellFailed(state, reason)
 		r.tell(EventFailed, EventData{Step: r.failedStep, Outcome: r.failure(), Reason: reason, RequestIDs: r.failures.Take()})
 	case StateBraked:
 		r.log.Warn("assignment braked; confirm the change or take it back", "fingerprint", short(r.o.wants()), "reason", reason)
