@@ -268,7 +268,7 @@ func (m *Metrics) precreateTarget(policy, kind string, reasons []string) {
 		m.retirements.WithLabelValues(kind, result)
 	}
 	m.rollBacks.WithLabelValues(policy, kind, reasonUnserved)
-	for _, step := range rotation.StepKinds() {
+	for _, step := range rotation.StepKindsOf(kind) {
 		for _, reason := range reasons {
 			m.stepFailures.WithLabelValues(policy, kind, string(step), reason)
 		}

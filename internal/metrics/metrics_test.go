@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -89,6 +90,27 @@ func TestFirstScrape(t *testing.T) {
 	} {
 		if !strings.Contains(text, "\n"+series+"\n") {
 			t.Errorf("no %s", series)
+		}
+	}
+}
+
+// TestFirstScrapeHasWhatCanFail: there are zeros for the steps that a kind of target or source has,
+// and for no others: a thousand policies have enough of them.
+func TestFirstScrapeHasWhatCanFail(t *testing.T) {
+	cfg := fixedConfig(func() world { return world{} })
+	cfg.Policies = map[string][]string{"shop": {"file"}, "payments": {"private_ca"}, "sso": {"identity_center"}}
+	text := scrape(t, New(cfg))
+	for kind, steps := range map[string]string{
+		"file":            "activate look retire roll_back stage",
+		"private_ca":      "issue look revoke",
+		"identity_center": "activate issue look retire revoke roll_back stage",
+	} {
+		var have []string
+		for _, found := range regexp.MustCompile(`rotation_step_failures_total\{policy="\w+",reason="denied",step="(\w+)",target_kind="`+kind+`"} 0`).FindAllStringSubmatch(text, -1) {
+			have = append(have, found[1])
+		}
+		if got := strings.Join(have, " "); got != steps {
+			t.Errorf("%s: %s; want %s", kind, got, steps)
 		}
 	}
 }

@@ -31,9 +31,22 @@ const (
 	StepRefuse   StepKind = "refuse"
 )
 
-// StepKinds are the steps that can fail, for pre-creating metric series.
+// StepKinds are the steps that can fail, for documentation of metrics. To verify is to wait until
+// something is served: that it is not yet is no failure of the step.
 func StepKinds() []StepKind {
-	return []StepKind{StepLook, StepIssue, StepStage, StepActivate, StepVerify, StepRollBack, StepRetire, StepRevoke}
+	return []StepKind{StepLook, StepIssue, StepStage, StepActivate, StepRollBack, StepRetire, StepRevoke}
+}
+
+// StepKindsOf are those that can fail at what is of a kind, a target or a source that issues, for
+// pre-creating metric series.
+func StepKindsOf(kind string) []StepKind {
+	switch kind {
+	case policy.SourcePrivateCA:
+		return []StepKind{StepLook, StepIssue, StepRevoke}
+	case policy.SourceIdentityCenter: // is both
+		return StepKinds()
+	}
+	return []StepKind{StepLook, StepStage, StepActivate, StepRollBack, StepRetire}
 }
 
 // Cause says, from a closed set, why a step waits or refuses.

@@ -388,7 +388,12 @@ func (w *world) Probe(_ context.Context, r providers.ProbeRequest) (probes []pro
 	return probes
 }
 
-func (w *world) StepFailed(_, _, step, reason string)    { w.asked = append(w.asked, step+"/"+reason) }
+func (w *world) StepFailed(_, kind, step, reason string) {
+	if !slices.Contains(StepKindsOf(kind), StepKind(step)) {
+		w.t.Errorf("step %s fails at %s: its counter was not there from the start", step, kind)
+	}
+	w.asked = append(w.asked, step+"/"+reason)
+}
 func (w *world) Rotated(_, _, _ string, _ time.Duration) {}
 func (w *world) Retired(_, _ string)                     {}
 func (w *world) WindowOverridden(string)                 { w.overridden++ }
