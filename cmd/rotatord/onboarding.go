@@ -177,6 +177,9 @@ func (t *tally) states() map[string]int {
 // followOnboarding tells the log how far things are, while they are many, until ctx ends.
 func (d *daemon) followOnboarding(ctx context.Context) {
 	for sleep(ctx, paceEvery) {
+		if d.watchesOnly() {
+			continue // nothing is ever on its way, and to list all of them costs as much as a first scrape
+		}
 		is := d.onboardingNow()
 		if is == nil || !d.onboarding.tell(is, time.Now()) {
 			continue
@@ -184,6 +187,16 @@ func (d *daemon) followOnboarding(ctx context.Context) {
 		d.log.Info("assignments on their way", "assignments", is.Total, "at_rest", is.AtRest, "under_way", is.UnderWay,
 			"held", heldText(is.Held), "per_minute", int(is.PerMinute+0.5), "until", stampOr(is.Done, "unknown"))
 	}
+}
+
+// watchesOnly reports whether no policy in force has anything to do but to watch.
+func (d *daemon) watchesOnly() bool {
+	for name := range d.inForce().parts {
+		if a := d.assembly(name); a != nil && !a.WatchesOnly() {
+			return false
+		}
+	}
+	return true
 }
 
 func stampOr(at time.Time, or string) string {
