@@ -94,7 +94,9 @@ type daemon struct {
 	// the journal has been read.
 	beat atomic.Pointer[time.Time]
 	// skew is how far this host's clock is ahead of a cloud's, as last told, in nanoseconds.
-	skew     atomic.Int64
+	skew atomic.Int64
+	// back is when clouds came back that had been away.
+	back     atomic.Pointer[map[string]time.Time]
 	replayed atomic.Bool
 }
 
@@ -166,7 +168,7 @@ func (d *daemon) wire(set *policy.Set) error {
 	d.brake = &brake{limits: set.Config.Brake, records: d.records}
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
-		Brake: d.brake.ask, Hold: d.records.hold, Progress: d.steps.step, PolicySHA256: d.policySHA256, Node: d.recordsOf, Skew: func() time.Duration { return time.Duration(d.skew.Load()) },
+		Brake: d.brake.ask, Hold: d.records.hold, Progress: d.steps.step, PolicySHA256: d.policySHA256, Node: d.recordsOf, Skew: func() time.Duration { return time.Duration(d.skew.Load()) }, Back: d.cloudsBack,
 	})
 	return nil
 }

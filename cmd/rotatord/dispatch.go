@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -158,6 +159,38 @@ func (d *daemon) sourceChanged(policy string, c watcher.Change) {
 		// What is wrong now may be the middle of a replacement; if it lasts, it is said.
 		time.AfterFunc(rotation.SettleTime, func() { d.offerDueOf(policy, rotation.TriggerFile) })
 	}
+}
+
+// settleBack is how long a service is to be back before all are sent to it that waited.
+const settleBack = time.Second
+
+// cloudBack has those looked at that failed while a service of a cloud was away: the pauses between their tries
+// have grown with the outage.
+func (d *daemon) cloudBack(cloud string) {
+	for {
+		old := d.back.Load()
+		now := map[string]time.Time{}
+		if old != nil {
+			maps.Copy(now, *old)
+		}
+		now[cloud] = time.Now()
+		if d.back.CompareAndSwap(old, &now) {
+			break
+		}
+	}
+	time.AfterFunc(settleBack, func() {
+		if d.replayed.Load() { // before, everything is still to be looked at
+			d.offerDue(rotation.TriggerDeadline)
+		}
+	})
+}
+
+// cloudsBack is when each cloud came back.
+func (d *daemon) cloudsBack() map[string]time.Time {
+	if back := d.back.Load(); back != nil {
+		return *back
+	}
+	return nil
 }
 
 // recordChanged sets the alarm of an assignment of ours.

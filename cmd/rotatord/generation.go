@@ -28,6 +28,7 @@ func (d *daemon) build(set *policy.Set, before *generation) (*generation, error)
 	g := &generation{set: set, parts: map[string]*part{}, wiring: newWiring(set, d.metrics, d.log)}
 	g.wiring.skew = func(ahead time.Duration) { d.skew.Store(int64(ahead)) }
 	g.wiring.quota = func(at holder, q quota) { d.quotas.Store(at, q) }
+	g.wiring.back = d.cloudBack
 	if before != nil {
 		g.wiring.takeOver(before.wiring)
 	}

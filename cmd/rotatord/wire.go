@@ -41,6 +41,8 @@ type wiring struct {
 	// skew hears how far this host's clock is ahead of a cloud's, quota what an account holds.
 	skew  func(time.Duration)
 	quota func(holder, quota)
+	// back hears of clouds of which a service had been away, and is not any more.
+	back func(cloud string)
 	// transport replaces the network of the clouds in tests; nil otherwise.
 	transport http.RoundTripper
 	clients   map[string]*huaweicloud.Client
@@ -63,7 +65,7 @@ type sharedWAF struct{ cloud, mode, enterpriseProject string }
 
 func newWiring(set *policy.Set, meter *metrics.Metrics, log *slog.Logger) *wiring {
 	return &wiring{
-		set: set, meter: meter, log: log, skew: func(time.Duration) {}, quota: func(holder, quota) {}, clients: map[string]*huaweicloud.Client{}, roots: map[string][]byte{}, wafs: map[sharedWAF]*waf.Target{},
+		set: set, meter: meter, log: log, skew: func(time.Duration) {}, quota: func(holder, quota) {}, back: func(string) {}, clients: map[string]*huaweicloud.Client{}, roots: map[string][]byte{}, wafs: map[sharedWAF]*waf.Target{},
 		authorities: &privateca.Authorities{}, gateways: &apig.Locks{}, events: watcher.NewEvents(log),
 		listings: map[providers.Target]*rotation.Listing{}, applications: map[*policy.IdentityCenter]*identitycenter.Application{},
 	}

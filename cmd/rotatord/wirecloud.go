@@ -24,7 +24,7 @@ func (w *wiring) client(name string) (*huaweicloud.Client, error) {
 	for service, l := range spec.Limits {
 		limits[service] = huaweicloud.Limit{Rate: l.Rate, Burst: l.Burst, Concurrency: l.Concurrency}
 	}
-	meter := cloudMeter{Meter: w.meter.Cloud(name), cloud: name, skew: w.skew, quota: w.quota}
+	meter := cloudMeter{Meter: w.meter.Cloud(name), cloud: name, skew: w.skew, quota: w.quota, back: w.back}
 	c, err := huaweicloud.New(huaweicloud.Config{
 		Name: name, Region: spec.Region, ProjectID: spec.ProjectID, DomainID: spec.DomainID,
 		Auth: cloudAuth(spec.Auth), Endpoints: spec.Endpoints, RootCAs: roots,
@@ -85,13 +85,22 @@ func clientCertificate(spec policy.Cloud) func() (*tls.Certificate, error) {
 	}
 }
 
-// cloudMeter hears, besides the metrics, by how much a cloud's clock differs from ours, and
-// what an account holds.
+// cloudMeter hears, besides the metrics, by how much a cloud's clock differs from ours, what an
+// account holds, and when a service is back that had been away.
 type cloudMeter struct {
 	huaweicloud.Meter
 	cloud string
 	skew  func(time.Duration)
 	quota func(holder, quota)
+	back  func(cloud string)
+}
+
+// Circuit implements huaweicloud.Meter.
+func (m cloudMeter) Circuit(service string, open bool) {
+	m.Meter.Circuit(service, open)
+	if !open {
+		m.back(m.cloud)
+	}
 }
 
 // ClockSkew implements huaweicloud.Meter.

@@ -403,6 +403,9 @@ func (r *run) failed(ctx context.Context, v *View, s Step, err error) error {
 			r.e.failing.Over(failing{r.o.ID, v.Name}) // what failed before has worked since
 		}
 		repeated := t.Failure == err.Error()
+		if r.o.isBack(v.Name, t.Attempts) {
+			t.Failures = 0 // that outage is over; this is something else
+		}
 		t.Attempts.failed(s.Kind, err, now)
 		if t.room() != nil {
 			t.RetryAt = now.Add(time.Second).UTC() // it can be made, and need not be waited for

@@ -42,7 +42,7 @@ func (r Record) back(ahead time.Duration) Record {
 func (r *Record) ownTimes() []*time.Time {
 	times := []*time.Time{
 		&r.WrittenAt, &r.VerifiedAt, &r.VerifyTriedAt, &r.VerifyNext, &r.ProvenAt, &r.ReplacedAt, &r.WantedAt, &r.LookedAt, &r.Since, &r.WakeAt, &r.Answered,
-		&r.Issuing.Since, &r.Issuing.LookedAt, &r.Issuing.RetryAt, &r.Issuing.Revoking.RetryAt,
+		&r.Issuing.Since, &r.Issuing.LookedAt, &r.Issuing.RetryAt, &r.Issuing.Revoking.RetryAt, &r.Issuing.FailedAt, &r.Issuing.Revoking.FailedAt,
 	}
 	if r.Intent != nil {
 		times = append(times, &r.Intent.At)
@@ -60,7 +60,7 @@ func (r *Record) ownTimes() []*time.Time {
 }
 
 func (t *TargetRecord) ownTimes() []*time.Time {
-	times := []*time.Time{&t.StartedAt, &t.LastAttemptAt, &t.LastSuccessAt, &t.RetryAt}
+	times := []*time.Time{&t.StartedAt, &t.LastAttemptAt, &t.LastSuccessAt, &t.RetryAt, &t.FailedAt}
 	for _, p := range []*Placed{t.Active, t.Previous} {
 		if p != nil {
 			times = append(times, &p.Since)

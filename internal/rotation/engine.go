@@ -43,7 +43,10 @@ type Config struct {
 	// everybody's.
 	Node func(policy string) string
 	// Skew is how far this host's clock is ahead of the clouds'; nil: nobody knows.
-	Skew   func() time.Duration
+	Skew func() time.Duration
+	// Back is when clouds, by name, came back after they had been away; nil: nobody knows. The map
+	// is not written to.
+	Back   func() map[string]time.Time
 	Logger *slog.Logger
 }
 
@@ -115,6 +118,7 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 	for range maxRounds {
 		r.o.Skew = e.skew()          // the first answer of a cloud tells it
 		r.o.Hold = e.hold(id.Policy) // somebody may be in a hurry to stop it
+		r.o.Back = e.back()
 		steps := Plan(r.o, r.now())
 		r.steps = steps
 		next := slices.IndexFunc(steps, Step.acts)
@@ -143,7 +147,7 @@ func (e *Engine) Due(id ID, record Record, t Trigger, now time.Time) bool {
 		return false
 	}
 	o := observe(a, id, record, Request{Trigger: t}, now)
-	o.Hold = e.hold(id.Policy)
+	o.Hold, o.Back = e.hold(id.Policy), e.back()
 	if o.Wanted == nil && !o.issues() {
 		return record.State != "" && record.Reason != reasonNoSource
 	}
@@ -262,6 +266,14 @@ type run struct {
 
 func (r *run) now() time.Time { return r.e.now() }
 
+// back is when clouds came back, as far as somebody knows.
+func (e *Engine) back() map[string]time.Time {
+	if e.cfg.Back == nil {
+		return nil
+	}
+	return e.cfg.Back()
+}
+
 // skew is how far this host's clock is ahead of the clouds', as far as somebody knows.
 func (e *Engine) skew() time.Duration {
 	if e.cfg.Skew == nil {
@@ -309,7 +321,7 @@ func (e *Engine) begin(ctx context.Context, id ID, q Request) (*run, error) {
 		r.answers = q.newest().UTC()
 	}
 	r.o = observe(a, id, record, q, r.now())
-	r.o.Hold = e.hold(id.Policy)
+	r.o.Hold, r.o.Back = e.hold(id.Policy), e.back()
 	r.absorbWanted()
 	if q.Confirm {
 		r.o.Record.Confirmed = r.o.wants()

@@ -123,6 +123,9 @@ func (r *run) sourceFailed(ctx context.Context, s Step, err error) error {
 		r.e.failing.Over(failing{r.o.ID, string(s.Kind)})
 	}
 	repeated := issuing.Failure == err.Error()
+	if r.o.isBack("", *issuing) {
+		issuing.Failures = 0
+	}
 	issuing.failed(s.Kind, err, r.now())
 	times, tell := r.e.failing.Met(failing{r.o.ID, string(s.Kind)}, err.Error())
 	if r.noteFailure(err, repeated); tell {

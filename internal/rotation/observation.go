@@ -29,6 +29,9 @@ type Observation struct {
 	Hold *Hold
 	// Skew is how far this host's clock is ahead of the clouds', where one of them told.
 	Skew time.Duration
+	// Back is when clouds, by name, came back after they had been away; nil for not since this
+	// process began.
+	Back map[string]time.Time
 	// Targets are in the order of the policy.
 	Targets []View
 	// Asks is the digest of what a policy that issues asks for now; empty for others.

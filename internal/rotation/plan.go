@@ -324,10 +324,20 @@ func (o *Observation) retry(target string, a Attempts, now time.Time) (Step, boo
 		return Step{}, false // what could not be removed keeps nothing from being served
 	}
 	throttled := a.FailedKind == providers.KindThrottled.String()
+	if o.isBack(target, a) {
+		return Step{}, false
+	}
 	if !a.RetryAt.After(now) || o.Trigger.impatient() && !throttled {
 		return Step{}, false
 	}
 	return Step{Kind: StepWait, Target: target, Until: a.RetryAt, Cause: CauseRetry, Reason: a.Failure}, true
+}
+
+// isBack reports whether what failed, failed because its cloud was away, which it is not any more: the pauses
+// between tries have grown with the outage, and are no reason to wait after it.
+func (o *Observation) isBack(target string, a Attempts) bool {
+	away := a.FailedKind == providers.KindUnavailable.String() || a.FailedKind == providers.KindUnknownOutcome.String()
+	return away && o.Back[o.Policy.CloudOf(target)].After(a.FailedAt)
 }
 
 // needsLook reports whether the target must be read. Everything that only a look can

@@ -132,6 +132,7 @@ type Attempts struct {
 	FailedKind string    `json:"failed_kind,omitempty"`
 	Failure    string    `json:"failure,omitempty"`
 	RetryAt    time.Time `json:"retry_at,omitzero"`
+	FailedAt   time.Time `json:"failed_at,omitzero"`
 }
 
 // succeeded forgets the failures of these steps: they worked, or are not needed any
@@ -149,6 +150,7 @@ func (a *Attempts) failed(step StepKind, err error, now time.Time) {
 		a.Failures++
 	}
 	a.RetryAt = now.Add(retryDelay(err, a.Failures)).UTC()
+	a.FailedAt = now.UTC()
 	a.FailedStep, a.FailedKind, a.Failure = step, providers.KindOf(err).String(), err.Error()
 }
 

@@ -63,6 +63,8 @@ type world struct {
 	issuer *issuer
 	// application and second are further targets of policies that have them.
 	application, second providers.Target
+	// back is when clouds came back.
+	back map[string]time.Time
 	// edge, if not nil, stands in for the target edge.
 	edge providers.Target
 
@@ -429,7 +431,7 @@ func (w *world) engine() *Engine {
 		Assembly: func(string) *Assembly { return assembly },
 		Journal:  worldJournal{w}, Events: worldEvents{w}, Prober: w, Meter: w, Brake: func(ID) string { return w.braked },
 		PolicySHA256: func(name string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(name))) },
-		Hold:         func(string) *Hold { return w.hold }, Progress: w.progress,
+		Hold:         func(string) *Hold { return w.hold }, Progress: w.progress, Back: func() map[string]time.Time { return w.back },
 		Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }
