@@ -68,9 +68,5 @@ func (r *run) tellFailed(state State, reason string) {
 		}
 		level = r.crowd.level(level, quiet)
 	}
-	values := []any{"fingerprint", short(r.o.wants()), "reason", reason}
-	if r.crowd.together > 1 {
-		values = append(values, "assignments", r.crowd.together)
-	}
-	r.log.Log(context.Background(), level, "assignment "+string(state), values...)
+	r.log.Log(context.Background(), level, "assignment "+string(state), "fingerprint", short(r.o.wants()), "reason", reason, "assignments", max(r.crowd.together, 1))
 }
