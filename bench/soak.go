@@ -28,18 +28,21 @@ const (
 	soakSample = 10 * time.Second
 	soakFault  = 3 * time.Second
 	soakReload = time.Minute
+	// soakThrottle is as many misfortunes: every ten minutes.
+	soakThrottle = 200
 )
 
-// misfortunes of the cloud, one of them every soakFault.
+// misfortunes of the cloud, one of them every soakFault, until the next.
 var misfortunes = []cloudsim.Fault{
-	// Neither busy nor throttled for so many minutes: the client would heed that, and all would rest.
 	{Name: cloudsim.FaultInternal, Count: 5},
-	{Name: cloudsim.FaultAnswer, Status: http.StatusTooManyRequests, Code: "APIGW.0308", Message: "The throttling threshold has been reached", Count: 1},
 	{Name: cloudsim.FaultBadGateway, Count: 5}, {Name: cloudsim.FaultLost, Count: 3}, {Name: cloudsim.FaultRefuse, Count: 3},
 	{Name: cloudsim.FaultTruncate, Count: 3}, {Name: cloudsim.FaultCut, Count: 3}, {Name: cloudsim.FaultHuge, Count: 1},
 	{Name: cloudsim.FaultTimeoutAfter, Count: 1, Delay: 5 * time.Second}, {Name: cloudsim.FaultDelay, Count: 5, Delay: 2 * time.Second},
 	{Name: cloudsim.FaultWrongType, Count: 1}, {Name: cloudsim.FaultRefuse, Operation: cloudsim.OperationConnect, Count: 3},
 }
+
+// throttled is a misfortune that comes once in soakThrottle: for a minute after it the client asks nothing.
+var throttled = cloudsim.Fault{Name: cloudsim.FaultAnswer, Status: http.StatusTooManyRequests, Code: "APIGW.0308", Message: "The throttling threshold has been reached", Count: 1}
 
 // sample is what the daemon holds at a moment.
 type sample struct {
@@ -52,6 +55,7 @@ type sample struct {
 	History    float64 `json:"history_mib"` // of the stream of events, which is kept for audit.retain
 	CPU        float64 `json:"cpu_s"`
 	Renewed    int     `json:"renewed"`
+	Behind     int     `json:"behind"` // certificates that their host does not serve yet
 	Faults     int     `json:"faults"`
 }
 
@@ -156,8 +160,7 @@ func (s *soaking) play(ctx context.Context, n int) error {
 		case <-renew:
 			err = s.renew(s.random.IntN(n))
 		case <-fault:
-			s.faults++
-			_, err = s.cloud.sim.Faults().Add(misfortunes[s.random.IntN(len(misfortunes))])
+			err = s.misfortune()
 		case <-look:
 			err = s.sample(ctx)
 		case <-reload:
@@ -203,6 +206,32 @@ func (s *soaking) bound() (n int) {
 	return n
 }
 
+// misfortune ends the one before: what nobody met would wait for those who come, and there would be no end of it.
+func (s *soaking) misfortune() error {
+	s.faults++
+	next := misfortunes[s.random.IntN(len(misfortunes))]
+	if s.faults%soakThrottle == 0 {
+		next = throttled
+	}
+	s.cloud.sim.Faults().Clear()
+	_, err := s.cloud.sim.Faults().Add(next)
+	return err
+}
+
+// behind is how many hosts do not serve the newest certificate yet.
+func (s *soaking) behind() (n int) {
+	served := map[string]string{}
+	for _, h := range s.cloud.sim.Hosts() {
+		served[h.Name] = h.Fingerprint
+	}
+	for i, wanted := range s.newest {
+		if served[host(i)] != wanted.String() {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *soaking) renew(i int) error {
 	b, err := s.pairs.issue(i)
 	if err != nil {
@@ -226,18 +255,7 @@ func (s *soaking) reload() error {
 // settle lets the faults end, and waits until the newest certificate of each host is what it serves.
 func (s *soaking) settle(ctx context.Context) error {
 	s.cloud.sim.Faults().Clear()
-	return s.until(ctx, "the newest certificates", func() bool {
-		served := map[string]string{}
-		for _, h := range s.cloud.sim.Hosts() {
-			served[h.Name] = h.Fingerprint
-		}
-		for i, wanted := range s.newest {
-			if served[host(i)] != wanted.String() {
-				return false
-			}
-		}
-		return true
-	})
+	return s.until(ctx, "the newest certificates", func() bool { return s.behind() == 0 })
 }
 
 // profile asks the control socket for a profile.
@@ -290,7 +308,7 @@ func (s *soaking) sample(ctx context.Context) error {
 	}
 	now := sample{
 		At: time.Since(s.begun).Seconds(), Live: series["go_memstats_heap_alloc_bytes"] / (1 << 20), Goroutines: series["go_goroutines"],
-		Files: series["process_open_fds"], CPU: series["process_cpu_seconds_total"], Renewed: s.renewed, Faults: s.faults,
+		Files: series["process_open_fds"], CPU: series["process_cpu_seconds_total"], Renewed: s.renewed, Behind: s.behind(), Faults: s.faults,
 	}
 	if now.Resident, err = s.daemon.resident(); err != nil {
 		return err
@@ -340,6 +358,7 @@ func (s *soaking) tell(leaked float64) error {
 		{"goroutines, last third beside middle", "", func(m sample) float64 { return m.Goroutines }},
 		{"open files, last third beside middle", "", func(m sample) float64 { return m.Files }},
 		{"journal on disk, last third beside middle", "MiB", func(m sample) float64 { return m.Journal }},
+		{"renewed and not served yet, last third beside middle", "", func(m sample) float64 { return float64(m.Behind) }},
 	} {
 		var before, after []float64
 		for _, m := range middle {

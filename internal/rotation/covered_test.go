@@ -1,6 +1,7 @@
 package rotation
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -103,6 +104,36 @@ func TestListingFailsAndHeals(t *testing.T) {
 		w.fault = nil
 		w.drive(TriggerDeadline, time.Hour)
 		w.expectState(StateConverged)
+	})
+}
+
+// shortList is a target that lists nothing.
+type shortList struct{ target }
+
+func (shortList) List(context.Context) ([]string, error) { return nil, nil }
+
+// A host that is not on the list, and was served until now, is asked for by its name before it is taken for gone: else
+// its next certificate would be brought nowhere, and be called converged.
+func TestHostsThatTheListLeavesOut(t *testing.T) {
+	inCoveredWorld(t, func(t *testing.T, w *world) {
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		before := w.targetRecord().Endpoints
+		w.listing = NewListing(shortList{target{w}})
+		w.wanted = w.bundle(2)
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
+		for _, name := range before {
+			if !w.boundTo(name, 2) {
+				t.Errorf("%s was left with its old certificate", name)
+			}
+		}
+		delete(w.bound, "www.example.com") // now it is gone
+		w.drive(TriggerNATS, time.Minute)
+		w.expectState(StateConverged)
+		if now := w.targetRecord().Endpoints; !slices.Equal(now, []string{"shop.example.com"}) {
+			t.Errorf("served at %v", now)
+		}
 	})
 }
 

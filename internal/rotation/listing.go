@@ -54,6 +54,8 @@ func (r *run) listEndpoints(ctx context.Context, v *View) error {
 	}
 	d := r.assembly.divided(v.Name, names)
 	v.Endpoints, v.Unlisted, v.Orphans = d.mine[r.o.ID.Certificate], false, nil
+	v.Endpoints = slices.Concat(v.Endpoints, d.unlisted(r.o.ID.Certificate, r.o.target(v.Name).Endpoints))
+	slices.Sort(v.Endpoints)
 	// Hosts that nobody covers are none of the policy's business, unless they were served
 	// by this assignment: then the bundle lost their names.
 	for _, name := range r.o.target(v.Name).Endpoints {

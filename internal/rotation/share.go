@@ -107,6 +107,20 @@ func (d *division) divides(endpoints []string, owners *Owners) bool {
 	return d.owners == owners && len(d.endpoints) == len(endpoints) && (len(endpoints) == 0 || &d.endpoints[0] == &endpoints[0])
 }
 
+// unlisted are those of the endpoints that a certificate served until now which it is to serve still, and which the
+// target did not list. Whether they are gone the target is asked about each: a list may be short by mistake, and
+// with it a certificate would be nobody's any more.
+func (d *division) unlisted(certificate string, served []string) []string {
+	var missing []string
+	for _, endpoint := range served {
+		_, listed := slices.BinarySearch(d.mine[certificate], endpoint)
+		if owner, ok := d.owners.Of(endpoint); !listed && ok && owner == certificate {
+			missing = append(missing, endpoint)
+		}
+	}
+	return missing
+}
+
 // divided says which certificate owns which of a target's endpoints. It is worked out once, not for each of the
 // assignments: these are as many as the endpoints. The answer is shared; nobody may write to it.
 func (a *Assembly) divided(target string, endpoints []string) *division {

@@ -56,7 +56,7 @@ const (
 )
 
 // list reads all pages of a list.
-func list[T any](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
+func list[T row](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
 	var all []T
 	for range maxPages {
 		var p page[T]
@@ -199,6 +199,9 @@ func (t *Target) showGroup(ctx context.Context, id string) (group, error) {
 	})
 	if g.ID == "" {
 		g.ID = identifier(id)
+	}
+	if err == nil && !g.known() {
+		return group{}, fail(providers.KindUnavailable, "show API group "+id, "a domain of the answer has no id, or no name")
 	}
 	return g, err
 }

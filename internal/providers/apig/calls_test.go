@@ -265,3 +265,29 @@ func TestList(t *testing.T) {
 		t.Errorf("got %v, %v", names, err)
 	}
 }
+
+// What is not on a list is taken for gone: a list with a row that cannot be read is asked for again.
+func TestListWithUnreadableRows(t *testing.T) {
+	for _, field := range []string{"id", "domain"} {
+		s := newSetup(t, world{})
+		s.fault(t, cloudsim.Fault{Operation: listGroupsCall, Name: cloudsim.FaultWrongType, Field: field, Count: 1})
+		want, err := s.target(t).List(t.Context())
+		if err != nil || len(want) == 0 {
+			t.Errorf("%s: listed %v, %v", field, want, err)
+		}
+		s.fault(t, cloudsim.Fault{Operation: listGroupsCall, Name: cloudsim.FaultWrongType, Field: field, Count: 1})
+		if o, err := s.target(t).Observe(t.Context(), s.request(nil, shop)); err != nil || o.Endpoints[0].Missing {
+			t.Errorf("%s: observed %+v, %v", field, o, err)
+		}
+	}
+	// Of a group that is shown by itself too.
+	s := newSetup(t, world{})
+	target := s.target(t)
+	if _, err := target.Observe(t.Context(), s.request(nil, shop)); err != nil {
+		t.Fatal(err)
+	}
+	s.fault(t, cloudsim.Fault{Operation: groupCall, Name: cloudsim.FaultWrongType, Field: "domain", Count: 1})
+	if o, err := target.Observe(t.Context(), s.request(nil, shop)); providers.KindOf(err) != providers.KindUnavailable {
+		t.Errorf("observed %+v, %v", o, err)
+	}
+}

@@ -151,9 +151,6 @@ func (t *Target) pick(groups []group, endpoints []string) map[string]*site {
 	in := make(map[*site]string)
 	for _, g := range groups {
 		for _, d := range g.Domains {
-			if d.ID == "" || d.Domain == "" {
-				continue
-			}
 			s := byName[canonical(string(d.Domain))]
 			if s == nil {
 				s = &site{}
@@ -207,7 +204,7 @@ func (t *Target) List(ctx context.Context) ([]string, error) {
 	var names []string
 	for _, g := range groups {
 		for _, d := range g.Domains {
-			if d.ID != "" && d.Domain != "" && d.HTTPSPort >= 0 {
+			if d.HTTPSPort >= 0 {
 				names = append(names, canonical(string(d.Domain)))
 			}
 		}

@@ -54,7 +54,7 @@ func (t *Target) named(ctx context.Context, name string) (certificate, error) {
 		return certificate{}, err
 	}
 	for _, row := range rows {
-		if string(row.Name) != name || row.ID == "" {
+		if string(row.Name) != name {
 			continue
 		}
 		c, err := t.showCertificate(ctx, string(row.ID))

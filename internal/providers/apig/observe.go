@@ -57,7 +57,7 @@ func (t *Target) own(ctx context.Context, r providers.Request) ([]string, error)
 	}
 	var ids []string
 	for _, row := range rows {
-		if row.ID != "" && providers.Owns(r.Owner, string(row.Name)) {
+		if providers.Owns(r.Owner, string(row.Name)) {
 			ids = append(ids, string(row.ID))
 		}
 	}

@@ -2,6 +2,8 @@ package apig
 
 import (
 	"encoding/json"
+	"errors"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -128,8 +130,23 @@ func (b binding) isGlobal(scope string) bool {
 	return b.Type == 2 || b.Type != 1 && scope == ScopeGlobal
 }
 
+// row is one of a list. known reports whether it could be read as far as it must.
+type row interface{ known() bool }
+
+func (c certificate) known() bool { return c.ID != "" }
+
+func (a attachment) known() bool { return a.ID != "" }
+
+func (g group) known() bool {
+	return g.ID != "" && !slices.ContainsFunc(g.Domains, func(d domain) bool { return d.ID == "" || d.Domain == "" })
+}
+
+// errRow is for a list that cannot be read whole. What is not on a list is taken for gone, so that a row which cannot be
+// read must not be passed over.
+var errRow = errors.New("a row of the list has no id, or no name")
+
 // page is one page of a list. Each list has its rows under a name of its own.
-type page[T any] struct {
+type page[T row] struct {
 	Rows  []T
 	Total number
 }
@@ -149,6 +166,9 @@ func (p *page[T]) UnmarshalJSON(b []byte) error {
 		var row T
 		if err := json.Unmarshal(raw, &row); err != nil {
 			return err
+		}
+		if !row.known() {
+			return errRow
 		}
 		p.Rows = append(p.Rows, row)
 	}

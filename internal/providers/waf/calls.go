@@ -85,7 +85,7 @@ const (
 )
 
 // list reads all pages of a list.
-func list[T any](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
+func list[T row](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
 	var all []T
 	for n := 1; n <= maxPages; n++ {
 		var p page[T]
@@ -114,7 +114,7 @@ func list[T any](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error
 // is all of them by either.
 func (t *Target) listCertificates(ctx context.Context, name string) ([]certificate, error) {
 	var all []certificate
-	seen := map[identifier]bool{"": true} // a row without an id is of no use
+	seen := map[identifier]bool{}
 	for _, bound := range []string{"true", "false"} {
 		query := url.Values{"host": {bound}}
 		if name != "" {

@@ -97,7 +97,7 @@ func (t *Target) resolve(ctx context.Context, endpoints []string) (map[string]fo
 			for _, row := range rows {
 				name := canonical(string(row.Hostname))
 				ref := hostRef{mode: m, id: string(row.ID)}
-				if ref.id != "" && (filter == "" || name == canonical(filter)) {
+				if filter == "" || name == canonical(filter) {
 					byName[name] = append(byName[name], ref)
 				}
 			}

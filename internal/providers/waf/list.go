@@ -20,9 +20,6 @@ func (t *Target) List(ctx context.Context) ([]string, error) {
 		}
 		for _, row := range rows {
 			name := canonical(string(row.Hostname))
-			if name == "" || row.ID == "" {
-				continue
-			}
 			if len(t.modes) == 1 {
 				t.hosts.put(name, hostRef{mode: m, id: string(row.ID)})
 			}

@@ -54,3 +54,20 @@ func TestListMakesIDsKnown(t *testing.T) {
 		}
 	}
 }
+
+// What is not on a list is taken for gone. A list with a row that cannot be read is asked for again, rather than that a host
+// is taken for gone, whose certificate would then be nobody's any more.
+func TestListWithUnreadableRows(t *testing.T) {
+	for _, field := range []string{"id", "hostname"} {
+		s := newSetup(t, cloudsim.Config{}, ModeCloud)
+		spoilt := cloudsim.Fault{Operation: "ListHost", Name: cloudsim.FaultWrongType, Field: field, Count: 1}
+		s.fault(t, spoilt)
+		if names, err := s.target(t).List(t.Context()); err != nil || len(names) != 2 {
+			t.Errorf("%s: listed %v, %v", field, names, err)
+		}
+		s.fault(t, spoilt)
+		if o, err := s.target(t).Observe(t.Context(), request(shop)); err != nil || o.Endpoints[0].Missing {
+			t.Errorf("%s: observed %+v, %v", field, o, err)
+		}
+	}
+}
