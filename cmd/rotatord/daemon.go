@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -95,6 +96,8 @@ type daemon struct {
 	beat atomic.Pointer[time.Time]
 	// skew is how far this host's clock is ahead of a cloud's, as last told, in nanoseconds.
 	skew atomic.Int64
+	// tidied gives back, once, the memory that the start took.
+	tidied sync.Once
 	// back is when clouds came back that had been away.
 	back     atomic.Pointer[map[string]time.Time]
 	replayed atomic.Bool
@@ -344,6 +347,11 @@ func (d *daemon) session(ctx context.Context) error {
 		d.publishHolds(ctx)
 		g.Go(func() error { return d.listen(ctx) })
 		g.Go(func() error { return d.followHolds(ctx) })
+		g.Go(func() error {
+			// To read all files takes half as much again as to keep what is in them.
+			d.tidied.Do(debug.FreeOSMemory)
+			return nil
+		})
 		return d.bus.Work(ctx, d.workers, d.work, func(id bus.ID) { d.queue.Freed(id) })
 	})
 	return g.Wait()
