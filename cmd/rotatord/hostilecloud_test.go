@@ -151,7 +151,7 @@ func TestHostileCloud(t *testing.T) {
 				if took := time.Since(began); took > 8*time.Second {
 					t.Errorf("%s took %s", verb, took)
 				}
-				if grown > 96<<20 { // of which the server has its part, in this process
+				if grown > 128<<20 { // of which the server has its part, in this process, and the collector what it has not got round to
 					t.Errorf("%s: the heap grew by %d MB", verb, grown>>20)
 				}
 				if err != nil && (len(err.Error()) > 2000 || strings.Contains(err.Error(), "the secret of") || strings.Contains(err.Error(), string(key[30:60]))) {
