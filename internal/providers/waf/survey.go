@@ -84,7 +84,7 @@ func (t *Target) serves(h boundHost) bool {
 	return h.Type == "" || slices.ContainsFunc(t.modes, func(m mode) bool { return m.wafType == string(h.Type) })
 }
 
-// surveys keeps the last list for all who ask. The zero value is ready for use.
+// surveys keeps the last list for all who ask. The zero value with a log is ready for use.
 type surveys struct {
 	log *slog.Logger
 
