@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestStateSpoilt spoils the state directory of a daemon that is stopped, in every way, and
@@ -81,9 +80,6 @@ const setAside = "a part of the NATS store cannot be read; it is set aside and b
 // rotate makes every policy have something new, and waits until it is in place.
 func (e *estate) rotate(p *running) {
 	e.t.Helper()
-	// What was issued a moment ago was issued in another second: where the journal is lost, nothing but the second tells
-	// which of two is newer.
-	<-time.After(time.Until(time.Now().Truncate(time.Second).Add(time.Second + 10*time.Millisecond)))
 	for _, policy := range directoryPolicies {
 		e.renew(policy)
 	}

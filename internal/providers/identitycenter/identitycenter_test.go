@@ -690,6 +690,35 @@ func TestLenientAnswers(t *testing.T) {
 	wantKind(t, a.Target().Retire(t.Context(), request("c1"), "c1"), providers.KindInUse)
 }
 
+// Of two that were made at one moment the active one is shown first, wherever it stands in
+// the list: who has no journal takes the first.
+func TestOfOneMoment(t *testing.T) {
+	const row = `{"certificate_id":%q,"certificate":%s,"status":%q,"issue_date":%d}`
+	const moment = 1800000000000
+	text, _ := json.Marshal(string(selfSigned(t, time.Now().Add(-time.Hour), time.Now().AddDate(5, 0, 0)).CertificatePEM()))
+	rows := []string{
+		fmt.Sprintf(row, "inactive", text, "INACTIVE", moment), fmt.Sprintf(row, "active", text, "ACTIVE", moment),
+		fmt.Sprintf(row, "older", text, "INACTIVE", moment-1000), fmt.Sprintf(row, "newer", text, "INACTIVE", moment+1000),
+	}
+	for range 2 {
+		slices.Reverse(rows)
+		a := canned(func(*http.Request) string {
+			return `{"application_instance_certificates":[` + strings.Join(rows, ",") + `]}`
+		}).app(t)
+		o, err := a.Issuer().Observe(t.Context(), now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []providers.Handle
+		for _, c := range o.Certificates {
+			got = append(got, c.Handle)
+		}
+		if want := []providers.Handle{"newer", "active", "inactive", "older"}; !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // A status that is not known is not taken for inactive.
 func TestUnknownStatus(t *testing.T) {
 	a := canned(func(r *http.Request) string {

@@ -1,6 +1,7 @@
 package identitycenter
 
 import (
+	"cmp"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -58,8 +59,23 @@ func (c certificate) expires() time.Time {
 	return c.Expires.Millis()
 }
 
+// sortNewest puts the active one of those made at one moment first: the service tells the
+// time coarsely, and where the journal is lost the first is what the application signs with.
 func sortNewest(all []certificate) {
-	slices.SortStableFunc(all, func(a, b certificate) int { return b.Issued.Millis().Compare(a.Issued.Millis()) })
+	slices.SortStableFunc(all, func(a, b certificate) int {
+		return cmp.Or(b.Issued.Millis().Compare(a.Issued.Millis()), activeFirst(a, b))
+	})
+}
+
+func activeFirst(a, b certificate) int {
+	switch {
+	case a.isActive() == b.isActive():
+		return 0
+	case a.isActive():
+		return -1
+	default:
+		return 1
+	}
 }
 
 // page is one page of the list.
