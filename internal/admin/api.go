@@ -93,7 +93,7 @@ func (s *site) api(w http.ResponseWriter, r *http.Request, q question) {
 // answer works out an answer. It needs a place, and whoever reads the answer slowly does not
 // hold it.
 func (s *site) answer(r *http.Request, q question) (body []byte, next url.Values, err error) {
-	if !occupy(s.asking) {
+	if !await(r.Context(), s.asking) {
 		return nil, nil, errBusy()
 	}
 	defer vacate(s.asking)

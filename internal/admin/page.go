@@ -81,7 +81,7 @@ func (s *site) serve(p page) http.HandlerFunc {
 
 // render makes a page. It needs a place, and whoever reads the page slowly does not hold it.
 func (s *site) render(r *http.Request, p page) (status int, body *bytes.Buffer, err error) {
-	if !occupy(s.asking) {
+	if !await(r.Context(), s.asking) {
 		return http.StatusServiceUnavailable, nil, errBusy()
 	}
 	defer vacate(s.asking)

@@ -41,8 +41,9 @@ type HistoryQuery struct {
 
 const (
 	// maxAsking and maxHistories bound how many are answered at once. Whoever comes too much
-	// is told to come again.
+	// waits for a place of the first kind, and then is told to come again.
 	maxAsking    = 32
+	placeWait    = 5 * time.Second
 	maxHistories = 4
 	// maxListeners bounds who is told of changes.
 	maxListeners = 64
@@ -64,13 +65,16 @@ type site struct {
 //go:embed static
 var static embed.FS
 
-// route adds the page and the API to a mux.
-func route(mux *http.ServeMux, cfg Config) {
-	s := &site{
+func newSite(cfg Config) *site {
+	return &site{
 		reader: cfg.Reader, ready: cfg.Ready, log: cfg.Logger, indexes: newIndexes(cfg.Reader), pages: parsePages(), asking: make(chan struct{}, maxAsking),
 		histories: make(chan struct{}, maxHistories), listeners: make(chan struct{}, maxListeners),
 		heartbeat: cmp.Or(cfg.heartbeat, heartbeat),
 	}
+}
+
+// route adds the page and the API to a mux.
+func (s *site) route(mux *http.ServeMux) {
 	for pattern, page := range map[string]page{
 		"/{$}": s.front, "/policies": s.policyList, "/policies/{policy}": s.policyPage, "/history": s.historyPage,
 		"/assignments/{policy}/{certificate}": s.assignmentPage,
@@ -99,7 +103,7 @@ func serveStatic(name string) http.HandlerFunc {
 	}
 }
 
-// enter takes a place, if there is one; whoever got it leaves again.
+// occupy takes a place, if there is one. Whoever got it vacates it.
 func occupy(places chan struct{}) bool {
 	select {
 	case places <- struct{}{}:
@@ -107,6 +111,22 @@ func occupy(places chan struct{}) bool {
 	default:
 		return false
 	}
+}
+
+// await takes a place, in the order in which they came who want one. Whoever got it vacates it.
+func await(ctx context.Context, places chan struct{}) bool {
+	if occupy(places) {
+		return true
+	}
+	wait := time.NewTimer(placeWait)
+	defer wait.Stop()
+	select {
+	case places <- struct{}{}:
+		return true
+	case <-wait.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 func vacate(places chan struct{}) { <-places }

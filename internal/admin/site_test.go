@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -288,6 +289,44 @@ func TestBusy(t *testing.T) {
 	if r, _ = fetch(t, http.MethodGet, url+"/api/v1/history"); r.StatusCode != http.StatusOK {
 		t.Errorf("afterwards: %d", r.StatusCode)
 	}
+}
+
+// TestWaitsForAPlace: whoever comes while all places are taken waits for the next one, in order,
+// and is told to come again only after a while.
+func TestWaitsForAPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSite(Config{Reader: estate(), Ready: func() []Component { return nil }, Logger: discard()})
+		mux := http.NewServeMux()
+		s.route(mux)
+		for range maxAsking {
+			if !occupy(s.asking) {
+				t.Fatal("there are fewer places")
+			}
+		}
+		answers := make(chan int)
+		ask := func(path string) {
+			w := httptest.NewRecorder()
+			mux.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+			answers <- w.Code
+		}
+		for _, path := range []string{"/", "/api/v1/assignments"} {
+			go ask(path)
+			synctest.Wait()
+			time.Sleep(placeWait - 1)
+			vacate(s.asking)
+			if code := <-answers; code != http.StatusOK {
+				t.Errorf("%s: %d after a place became free", path, code)
+			}
+			if !occupy(s.asking) {
+				t.Error("the place was not given back")
+			}
+			began := time.Now()
+			go ask(path)
+			if code := <-answers; code != http.StatusServiceUnavailable || time.Since(began) != placeWait {
+				t.Errorf("%s: %d after %s without a place", path, code, time.Since(began))
+			}
+		}
+	})
 }
 
 // TestSlowReadersHoldNoPlace: who asks and does not read what comes keeps nobody else from
