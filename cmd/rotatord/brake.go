@@ -17,18 +17,24 @@ const (
 	// that change together are no mass change, however few there are.
 	brakeFloor = 10
 	// brakeFresh is for how long a count is good: ten thousand assignments that ask at once
-	// are answered by a few.
+	// are answered by a few. Where there is much to count it is good for longer, brakeShare
+	// times what it took and no more than brakeStale: what passes here counts at once anyway.
 	brakeFresh = 100 * time.Millisecond
+	brakeShare = 50
+	brakeStale = 2 * time.Second
 )
 
 // brake counts how much of what is served was replaced lately, in the whole cluster: the
 // records are everybody's.
 type brake struct {
 	limits  policy.Brake
-	records *records
+	records interface {
+		changedSince(since time.Time) (changed map[rotation.ID]bool, all int)
+	}
 
-	mu      sync.Mutex
-	counted time.Time
+	mu sync.Mutex
+	// fresh is until when the count is good.
+	fresh time.Time
 	// changed are the assignments of which something was replaced within the window.
 	changed map[rotation.ID]bool
 	total   int
@@ -57,9 +63,10 @@ func (b *brake) ask(id rotation.ID) string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	now := time.Now()
-	if now.Sub(b.counted) > brakeFresh {
+	if now.After(b.fresh) {
 		b.changed, b.total = b.records.changedSince(now.Add(-brakeWindow))
-		b.counted = now
+		counted := time.Now()
+		b.fresh = counted.Add(min(max(brakeFresh, brakeShare*counted.Sub(now)), brakeStale))
 		for id, at := range b.passed {
 			if now.Sub(at) > brakeWindow {
 				delete(b.passed, id)

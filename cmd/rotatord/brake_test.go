@@ -45,6 +45,44 @@ func TestBrakeCountsAssignments(t *testing.T) {
 	})
 }
 
+// slowCount takes its time to count records.
+type slowCount struct {
+	*records
+	takes time.Duration
+	times int
+}
+
+func (s *slowCount) changedSince(since time.Time) (map[rotation.ID]bool, int) {
+	s.times++
+	time.Sleep(s.takes)
+	return s.records.changedSince(since)
+}
+
+// TestBrakeTakesAShare: where there is much to count, it is counted more rarely, and what passes
+// counts at once all the same.
+func TestBrakeTakesAShare(t *testing.T) {
+	for takes, want := range map[time.Duration]int{0: 10, 4 * time.Millisecond: 5, 10 * time.Millisecond: 2, time.Second: 1} {
+		synctest.Test(t, func(t *testing.T) {
+			all, id := fleet(10_000)
+			slow := &slowCount{records: all, takes: takes}
+			b := &brake{limits: policy.Brake{MaxShare: 1, MaxPerHour: new(10_000)}, records: slow}
+			passed := 0
+			for i, end := 0, time.Now().Add(time.Second); i == 0 || time.Now().Before(end); i++ {
+				if b.ask(id(i)) == "" {
+					passed++
+				}
+				time.Sleep(time.Millisecond)
+			}
+			if slow.times != want {
+				t.Errorf("counted %d times in a second where it takes %s, want %d", slow.times, takes, want)
+			}
+			if want := 100; takes < time.Second && passed != want {
+				t.Errorf("%d passed where it takes %s, want %d", passed, takes, want)
+			}
+		})
+	}
+}
+
 func TestBrakeLeavesTheFewAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		all, id := fleet(7)
