@@ -28,6 +28,8 @@ const (
 	soakSample = 10 * time.Second
 	soakFault  = 3 * time.Second
 	soakReload = time.Minute
+	// soakAge is how often each certificate was renewed before: a record remembers as many bundles, and grows until then.
+	soakAge = 5
 	// soakThrottle is as many misfortunes: every ten minutes.
 	soakThrottle = 200
 )
@@ -83,6 +85,9 @@ func soak(ctx context.Context, b *bench, n int) error {
 		return err
 	}
 	defer func() { _ = s.cloud.sim.Close() }()
+	if err := s.age(ctx, n); err != nil {
+		return s.failed(err)
+	}
 	if err := s.play(ctx, n); err != nil {
 		return s.failed(err)
 	}
@@ -141,11 +146,27 @@ func buildLeakFinding(ctx context.Context, dir string) (string, error) {
 	return binary, err
 }
 
-// play is everything that happens; it begins when all n are served.
-func (s *soaking) play(ctx context.Context, n int) error {
+// age renews every certificate as often as years would: what a daemon holds of a young estate grows.
+func (s *soaking) age(ctx context.Context, n int) error {
 	if err := s.until(ctx, "the first convergence", func() bool { return s.bound() == n }); err != nil {
 		return err
 	}
+	for range soakAge {
+		for i := range n {
+			if err := s.renew(i); err != nil {
+				return err
+			}
+		}
+		if err := s.until(ctx, "everything to be renewed", func() bool { return s.behind() == 0 }); err != nil {
+			return err
+		}
+	}
+	s.renewed = 0
+	return nil
+}
+
+// play is everything that happens.
+func (s *soaking) play(ctx context.Context, n int) error {
 	s.begun = time.Now()
 	end := time.After(s.lasts)
 	every := func(d time.Duration) <-chan time.Time { return time.NewTicker(d).C }
