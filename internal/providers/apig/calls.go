@@ -49,34 +49,19 @@ func (t *Target) call(ctx context.Context, c huaweicloud.Call) error {
 	return t.client.Do(ctx, c)
 }
 
-const (
-	pageSize = 500 // the most that is allowed (reference 3.4)
-	maxPages = 1000
-	maxRows  = 100_000 // more than anybody has
-)
+const pageSize = 500 // the most that is allowed (reference 3.4)
 
 // list reads all pages of a list.
-func list[T row](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
-	var all []T
-	for range maxPages {
+func list[T huaweicloud.Row](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
+	c.Service, c.Method = huaweicloud.APIG, http.MethodGet
+	return huaweicloud.List(c, pageSize, func(_, after int) ([]T, int, error) {
 		var p page[T]
-		query := url.Values{"offset": {strconv.Itoa(len(all))}, "limit": {strconv.Itoa(pageSize)}}
-		maps.Copy(query, c.Query)
 		next := c
-		next.Method, next.Query, next.Out = http.MethodGet, query, &p
-		if err := t.call(ctx, next); err != nil {
-			return nil, err
-		}
-		all = append(all, p.Rows...)
-		if len(all) > maxRows {
-			return nil, fail(providers.KindInvalid, c.Op, "there are more than %d", maxRows)
-		}
-		// A total of zero beside rows means that there is none.
-		if len(p.Rows) == 0 || len(all) >= int(p.Total) && (p.Total > 0 || len(p.Rows) < pageSize) {
-			break
-		}
-	}
-	return all, nil
+		next.Out, next.Query = &p, url.Values{"offset": {strconv.Itoa(after)}, "limit": {strconv.Itoa(pageSize)}}
+		maps.Copy(next.Query, c.Query)
+		err := t.call(ctx, next)
+		return p.Rows, int(p.Total), err
+	})
 }
 
 // listCertificates returns the certificates of the scope; name, where given, is a
@@ -200,7 +185,7 @@ func (t *Target) showGroup(ctx context.Context, id string) (group, error) {
 	if g.ID == "" {
 		g.ID = identifier(id)
 	}
-	if err == nil && !g.known() {
+	if err == nil && !g.Known() {
 		return group{}, fail(providers.KindUnavailable, "show API group "+id, "a domain of the answer has no id, or no name")
 	}
 	return g, err

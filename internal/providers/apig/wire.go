@@ -2,7 +2,6 @@ package apig
 
 import (
 	"encoding/json"
-	"errors"
 	"slices"
 	"strconv"
 	"strings"
@@ -130,23 +129,16 @@ func (b binding) isGlobal(scope string) bool {
 	return b.Type == 2 || b.Type != 1 && scope == ScopeGlobal
 }
 
-// row is one of a list. known reports whether it could be read as far as it must.
-type row interface{ known() bool }
+func (c certificate) Known() bool { return c.ID != "" }
 
-func (c certificate) known() bool { return c.ID != "" }
+func (a attachment) Known() bool { return a.ID != "" }
 
-func (a attachment) known() bool { return a.ID != "" }
-
-func (g group) known() bool {
+func (g group) Known() bool {
 	return g.ID != "" && !slices.ContainsFunc(g.Domains, func(d domain) bool { return d.ID == "" || d.Domain == "" })
 }
 
-// errRow is for a list that cannot be read whole. What is not on a list is taken for gone, so that a row which cannot be
-// read must not be passed over.
-var errRow = errors.New("a row of the list has no id, or no name")
-
 // page is one page of a list. Each list has its rows under a name of its own.
-type page[T row] struct {
+type page[T huaweicloud.Row] struct {
 	Rows  []T
 	Total number
 }
@@ -167,10 +159,7 @@ func (p *page[T]) UnmarshalJSON(b []byte) error {
 		if err := json.Unmarshal(raw, &row); err != nil {
 			return err
 		}
-		if !row.known() {
-			return errRow
-		}
 		p.Rows = append(p.Rows, row)
 	}
-	return nil
+	return huaweicloud.Whole(p.Rows)
 }

@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/rotatord/rotatord/internal/providers"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
 )
 
@@ -78,34 +77,17 @@ func (t *Target) call(ctx context.Context, c huaweicloud.Call) error {
 // pageSize is the most that is allowed (reference 2.3).
 const pageSize = 100
 
-// maxPages ends a list whose total never comes true, maxRows one that is longer than anybody's.
-const (
-	maxPages = 1000
-	maxRows  = 100_000
-)
-
 // list reads all pages of a list.
-func list[T row](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
-	var all []T
-	for n := 1; n <= maxPages; n++ {
+func list[T huaweicloud.Row](ctx context.Context, t *Target, c huaweicloud.Call) ([]T, error) {
+	c.Service, c.Method = huaweicloud.WAF, http.MethodGet
+	return huaweicloud.List(c, pageSize, func(n, _ int) ([]T, int, error) {
 		var p page[T]
-		query := url.Values{"page": {strconv.Itoa(n)}, "pagesize": {strconv.Itoa(pageSize)}}
-		maps.Copy(query, c.Query)
 		next := c
-		next.Method, next.Query, next.Out = http.MethodGet, query, &p
-		if err := t.call(ctx, next); err != nil {
-			return nil, err
-		}
-		all = append(all, p.Items...)
-		if len(all) > maxRows {
-			return nil, fail(providers.KindInvalid, c.Op, "there are more than %d", maxRows)
-		}
-		// A total of zero beside a full page means that there is none.
-		if len(p.Items) == 0 || len(all) >= int(p.Total) && (p.Total > 0 || len(p.Items) < pageSize) {
-			break
-		}
-	}
-	return all, nil
+		next.Out, next.Query = &p, url.Values{"page": {strconv.Itoa(n)}, "pagesize": {strconv.Itoa(pageSize)}}
+		maps.Copy(next.Query, c.Query)
+		err := t.call(ctx, next)
+		return p.Items, int(p.Total), err
+	})
 }
 
 // listCertificates returns the certificates whose names hold the given text;

@@ -2,8 +2,6 @@ package waf
 
 import (
 	"encoding/json"
-	"errors"
-	"slices"
 	"strings"
 
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
@@ -73,22 +71,15 @@ func (h *host) speaksHTTPS() bool {
 	return strings.TrimSpace(protocols) == "" || strings.Contains(protocols, "HTTPS") || h.CertificateID != ""
 }
 
-// row is one of a list. known reports whether it could be read as far as it must.
-type row interface{ known() bool }
+func (c certificate) Known() bool { return c.ID != "" }
 
-func (c certificate) known() bool { return c.ID != "" }
-
-func (h host) known() bool { return h.ID != "" && h.Hostname != "" }
+func (h host) Known() bool { return h.ID != "" && h.Hostname != "" }
 
 // page is one page of a list.
-type page[T row] struct {
+type page[T huaweicloud.Row] struct {
 	Items []T
 	Total number
 }
-
-// errRow is for a list that cannot be read whole. What is not on a list is taken for gone, so that a row which cannot be
-// read must not be passed over.
-var errRow = errors.New("a row of the list has no id, or no name")
 
 func (p *page[T]) UnmarshalJSON(b []byte) error {
 	var answer struct {
@@ -98,9 +89,6 @@ func (p *page[T]) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &answer); err != nil {
 		return err
 	}
-	if slices.ContainsFunc(answer.Items, func(r T) bool { return !r.known() }) {
-		return errRow
-	}
 	p.Items, p.Total = answer.Items, answer.Total
-	return nil
+	return huaweicloud.Whole(p.Items)
 }
