@@ -81,37 +81,37 @@ func (c *plainClient) send(lines ...string) {
 	must(c.t, err)
 }
 
+// line is the next line. It answers the server's pings, which come when they like.
 func (c *plainClient) line() string {
 	c.t.Helper()
-	line, err := c.in.ReadString('\n')
-	must(c.t, err)
-	return strings.TrimSuffix(line, "\r\n")
+	for {
+		line, err := c.in.ReadString('\n')
+		must(c.t, err)
+		if line = strings.TrimSuffix(line, "\r\n"); line != "PING" {
+			return line
+		}
+		c.send("PONG")
+	}
 }
 
-// next is the next message. It answers the server's pings.
+// next is the next message.
 func (c *plainClient) next() plainMessage {
 	c.t.Helper()
-	for {
-		fields := strings.Fields(c.line())
-		switch fields[0] {
-		case "PING":
-			c.send("PONG")
-		case "MSG", "HMSG":
-			total, err := strconv.Atoi(fields[len(fields)-1])
-			must(c.t, err)
-			headers := 0
-			if fields[0] == "HMSG" {
-				headers, err = strconv.Atoi(fields[len(fields)-2])
-				must(c.t, err)
-			}
-			body := make([]byte, total+len("\r\n"))
-			_, err = io.ReadFull(c.in, body)
-			must(c.t, err)
-			return plainMessage{fields[1], string(body[:headers]), string(body[headers:total])}
-		default:
-			c.t.Fatalf("the server says %q", fields)
-		}
+	fields := strings.Fields(c.line())
+	if fields[0] != "MSG" && fields[0] != "HMSG" {
+		c.t.Fatalf("the server says %q", fields)
 	}
+	total, err := strconv.Atoi(fields[len(fields)-1])
+	must(c.t, err)
+	headers := 0
+	if fields[0] == "HMSG" {
+		headers, err = strconv.Atoi(fields[len(fields)-2])
+		must(c.t, err)
+	}
+	body := make([]byte, total+len("\r\n"))
+	_, err = io.ReadFull(c.in, body)
+	must(c.t, err)
+	return plainMessage{fields[1], string(body[:headers]), string(body[headers:total])}
 }
 
 // cloudEvent is what others need of an event.
