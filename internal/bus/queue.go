@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -17,8 +18,9 @@ type Queue struct {
 	offer func(context.Context, Work) error
 
 	mu sync.Mutex
-	// dirty holds what was asked for and not yet offered, or offered and refused.
-	dirty map[ID]*pendingWork
+	// dirty holds what was asked for and not yet offered, or offered and refused; ready are
+	// those of them that the server did not refuse.
+	dirty, ready map[ID]*pendingWork
 	// last is the latest request of each topic that is not accepted yet.
 	last map[string]*request
 	// offering is what is on its way to the server, or nil. It is not in dirty then, so that
@@ -35,9 +37,11 @@ type pendingWork struct {
 	// requests wait for the server to have the work. Each is there once, and of each topic
 	// only the first: the later ones wait for that.
 	requests []*request
-	// occupied: the server refused it at the last offer; it is offered again when the
-	// worker is done, or after a while.
-	occupied bool
+	// refused is when the server refused it, for the place was occupied; zero if it did not. It
+	// is offered again when the worker is done, or after a while.
+	refused time.Time
+	// freed: the worker was done while the offer was on its way, which may have come too early.
+	freed bool
 }
 
 // ask adds what was heard later. It need not have been asked for later: a message that was
@@ -79,15 +83,20 @@ type request struct {
 	next *request
 }
 
-// offerAgain is how often refused work is offered again when it is not known when the
-// worker, perhaps on another node, will be done.
-const offerAgain = time.Second
+const (
+	// offerAgain is how often refused work is offered again when it is not known when the
+	// worker, perhaps on another node, will be done.
+	offerAgain = time.Second
+	// maxAgain is for how much of it: when everything is asked for twice, the place of most is
+	// occupied, and the workers of this node say themselves when they are done.
+	maxAgain = 200
+)
 
 // NewQueue returns the queue of a bus.
 func NewQueue(b *Bus) *Queue { return newQueue(b.offer) }
 
 func newQueue(offer func(context.Context, Work) error) *Queue {
-	return &Queue{offer: offer, dirty: map[ID]*pendingWork{}, last: map[string]*request{}, kick: make(chan struct{}, 1)}
+	return &Queue{offer: offer, dirty: map[ID]*pendingWork{}, ready: map[ID]*pendingWork{}, last: map[string]*request{}, kick: make(chan struct{}, 1)}
 }
 
 // Enqueue asks for a look at w.ID. It returns at once; accepted, which may be nil, is
@@ -113,7 +122,7 @@ func (q *Queue) EnqueueAll(topic string, all []Work, accepted func()) {
 		p, ok := q.dirty[w.ID]
 		if !ok {
 			p = &pendingWork{work: w, since: time.Now()}
-			q.dirty[w.ID] = p
+			q.dirty[w.ID], q.ready[w.ID] = p, p
 		}
 		p.ask(w)
 		if accepted != nil && p.follow(r) {
@@ -150,7 +159,10 @@ func (q *Queue) Freed(id ID) {
 	q.mu.Lock()
 	p, ok := q.dirty[id]
 	if ok {
-		p.occupied = false
+		p.refused, q.ready[id] = time.Time{}, p
+	}
+	if q.offering != nil && q.offering.work.ID == id {
+		q.offering.freed = true
 	}
 	q.mu.Unlock()
 	if ok {
@@ -209,10 +221,10 @@ func (q *Queue) Run(ctx context.Context) {
 	}
 }
 
-// offerAll offers everything that is dirty; what was refused before only if occupied
-// is set. It stops at the first failure of the server: the rest would fail too.
-func (q *Queue) offerAll(ctx context.Context, occupied bool) {
-	for _, id := range q.waiting(occupied) {
+// offerAll offers everything that is ready, and with again some of what was refused. It stops
+// at the first failure of the server: the rest would fail too.
+func (q *Queue) offerAll(ctx context.Context, again bool) {
+	for _, id := range q.waiting(again) {
 		p := q.take(id)
 		err := q.offer(ctx, p.work)
 		if err == nil {
@@ -228,21 +240,32 @@ func (q *Queue) offerAll(ctx context.Context, occupied bool) {
 }
 
 // waiting lists what can be offered, the oldest first.
-func (q *Queue) waiting(occupied bool) []ID {
+func (q *Queue) waiting(again bool) []ID {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	all := make([]Work, 0, len(q.dirty))
-	for p := range maps.Values(q.dirty) {
-		if occupied || !p.occupied {
-			all = append(all, p.work)
-		}
+	all := slices.AppendSeq(make([]*pendingWork, 0, len(q.ready)), maps.Values(q.ready))
+	if again {
+		all = append(all, q.longestRefusedLocked()...)
 	}
-	slices.SortFunc(all, func(a, b Work) int { return a.Asked.Compare(b.Asked) })
+	slices.SortFunc(all, func(a, b *pendingWork) int { return a.work.Asked.Compare(b.work.Asked) })
 	ids := make([]ID, len(all))
-	for i, w := range all {
-		ids[i] = w.ID
+	for i, p := range all {
+		ids[i] = p.work.ID
 	}
 	return ids
+}
+
+// longestRefusedLocked are those that the server refused the longest ago: each has its turn.
+func (q *Queue) longestRefusedLocked() (refused []*pendingWork) {
+	for p := range maps.Values(q.dirty) {
+		if !p.refused.IsZero() {
+			refused = append(refused, p)
+		}
+	}
+	slices.SortFunc(refused, func(a, b *pendingWork) int {
+		return cmp.Or(a.refused.Compare(b.refused), a.work.Asked.Compare(b.work.Asked))
+	})
+	return refused[:min(len(refused), maxAgain)]
 }
 
 // take removes an entry for the time of its offer. Only offerAll removes entries.
@@ -251,7 +274,8 @@ func (q *Queue) take(id ID) *pendingWork {
 	defer q.mu.Unlock()
 	p := q.dirty[id]
 	delete(q.dirty, id)
-	q.offering = p
+	delete(q.ready, id)
+	q.offering, p.freed = p, false
 	return p
 }
 
@@ -270,12 +294,11 @@ func (q *Queue) settle(p *pendingWork) {
 	}
 }
 
-// putBack ends an offer that failed.
-func (q *Queue) putBack(p *pendingWork, occupied bool) {
+// putBack ends an offer that failed, or was refused.
+func (q *Queue) putBack(p *pendingWork, refused bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.offering = nil
-	p.occupied = occupied
 	if later, ok := q.dirty[p.work.ID]; ok {
 		p.ask(later.work)
 		for _, r := range later.requests {
@@ -285,4 +308,13 @@ func (q *Queue) putBack(p *pendingWork, occupied bool) {
 		}
 	}
 	q.dirty[p.work.ID] = p
+	if refused && !p.freed {
+		p.refused = time.Now()
+		delete(q.ready, p.work.ID)
+		return
+	}
+	p.refused, q.ready[p.work.ID] = time.Time{}, p
+	if refused {
+		q.wake()
+	}
 }

@@ -388,6 +388,88 @@ func TestQueueOffersAtOnceWhenThePlaceIsFree(t *testing.T) {
 	})
 }
 
+// The worker is done while an offer is on its way that the server has refused already: it is
+// offered again at once, not after a while.
+func TestQueueFreedDuringTheOffer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		id := ID{"p", "c"}
+		var offers atomic.Int32
+		refused, answered, took := make(chan bool), make(chan bool), make(chan time.Time, 1)
+		q := newQueue(func(context.Context, Work) error {
+			if offers.Add(1) > 1 {
+				took <- time.Now()
+				return nil
+			}
+			close(refused)
+			<-answered
+			return errOccupied
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go q.Run(ctx)
+		q.Enqueue(Work{ID: id}, nil)
+		<-refused
+		q.Freed(id)
+		since := time.Now()
+		close(answered)
+		if late := (<-took).Sub(since); late != 0 {
+			t.Errorf("offered %s after the place was free", late)
+		}
+		synctest.Wait()
+		if q.len() != 0 || offers.Load() != 2 {
+			t.Errorf("%d wait after %d offers", q.len(), offers.Load())
+		}
+	})
+}
+
+// When the place of very many is occupied by workers that tell nothing, each is offered again in
+// its turn, and the server is not kept busy with refusing.
+func TestQueueManyRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const assignments = 5 * maxAgain
+		var offers atomic.Int64
+		var free atomic.Bool
+		offered := map[ID]int{}
+		q := newQueue(func(_ context.Context, w Work) error {
+			offers.Add(1)
+			if free.Load() {
+				return nil
+			}
+			offered[w.ID]++
+			return errOccupied
+		})
+		for i := range assignments {
+			q.Enqueue(Work{ID: ID{"p", fmt.Sprint(i)}}, nil)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go q.Run(ctx)
+		time.Sleep(10*offerAgain + offerAgain/2)
+		synctest.Wait()
+		if n := offers.Load(); n != assignments+10*maxAgain {
+			t.Errorf("%d offers in ten seconds, want %d", n, assignments+10*maxAgain)
+		}
+		for id, n := range offered {
+			if n != 1+2 { // as it came, and twice in its turn
+				t.Errorf("%s was offered %d times", id, n)
+			}
+		}
+		// What comes meanwhile does not wait for them.
+		free.Store(true)
+		before := offers.Load()
+		q.Enqueue(Work{ID: ID{"p", "new"}}, nil)
+		synctest.Wait()
+		if n := offers.Load() - before; n != 1 {
+			t.Errorf("%d offers for one new trigger", n)
+		}
+		time.Sleep(5 * offerAgain)
+		synctest.Wait()
+		if q.len() != 0 {
+			t.Errorf("%d still wait", q.len())
+		}
+	})
+}
+
 // With the server away one offer a try is enough to find out.
 func TestQueueServerAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
