@@ -37,8 +37,9 @@ func pictures() []picture {
 				{"calls x latency / concurrency", "bulk", "one policy, 50ms a call: time", true},
 			}},
 			{"All compared with the cloud", "s of processor time", []line{
-				{"rotatord", "drift", "one comparison of all, CPU", false},
-				{"plain client and simulator", "drift", "one comparison of all, CPU", true},
+				{"asked", "drift", "all compared, asked, CPU", false},
+				{"regularly", "drift", "all compared, regularly, CPU", false},
+				{"plain client and simulator, asked", "drift", "all compared, asked, CPU", true},
 			}},
 			{"What the journal adds to the start", "s", []line{
 				{"rotatord", "journal", "what the records add", false},
