@@ -101,13 +101,14 @@ func TestKilled(t *testing.T) {
 				t.Run(fmt.Sprintf("%s %s %s", name, operation, phase), func(t *testing.T) {
 					t.Parallel()
 					s := newSetup(t, cloudsim.Config{}, change)
+					killedAt := operation
 					if operation == "create" {
-						operation = s.creation()
+						killedAt = s.creation()
 					}
 					r := now()
 					ctx, kill := context.WithCancel(t.Context())
 					s.sim.Faults().OnCall(func(e cloudsim.Entry, at cloudsim.Phase) {
-						if e.Operation == operation && at == phase {
+						if e.Operation == killedAt && at == phase {
 							kill()
 						}
 					})
