@@ -26,15 +26,17 @@ import (
 const (
 	soakRate   = 8 // certificates renewed a second
 	soakSample = 10 * time.Second
-	soakFault  = 3 * time.Second
-	soakReload = time.Minute
-	// soakAge is how often each certificate was renewed before: a record remembers as many bundles, and grows until then.
-	soakAge = 5
+	// soakFault is how often something goes wrong, soakTrouble for how long.
+	soakFault   = 3 * time.Second
+	soakTrouble = time.Second
+	soakReload  = time.Minute
+	// soakAge is how often each certificate was renewed before: a record remembers five bundles, and grows until then.
+	soakAge = 4
 	// soakThrottle is as many misfortunes: every ten minutes.
 	soakThrottle = 200
 )
 
-// misfortunes of the cloud, one of them every soakFault, until the next.
+// misfortunes of the cloud, one of them every soakFault.
 var misfortunes = []cloudsim.Fault{
 	{Name: cloudsim.FaultInternal, Count: 5},
 	{Name: cloudsim.FaultBadGateway, Count: 5}, {Name: cloudsim.FaultLost, Count: 3}, {Name: cloudsim.FaultRefuse, Count: 3},
@@ -171,6 +173,7 @@ func (s *soaking) play(ctx context.Context, n int) error {
 	end := time.After(s.lasts)
 	every := func(d time.Duration) <-chan time.Time { return time.NewTicker(d).C }
 	renew, fault, look, reload, trigger := every(time.Second/soakRate), every(soakFault), every(soakSample), every(soakReload), every(100*time.Millisecond)
+	var over <-chan time.Time
 	for {
 		var err error
 		select {
@@ -181,7 +184,9 @@ func (s *soaking) play(ctx context.Context, n int) error {
 		case <-renew:
 			err = s.renew(s.random.IntN(n))
 		case <-fault:
-			err = s.misfortune()
+			over, err = time.After(soakTrouble), s.misfortune()
+		case <-over:
+			s.cloud.sim.Faults().Clear()
 		case <-look:
 			err = s.sample(ctx)
 		case <-reload:
@@ -227,14 +232,14 @@ func (s *soaking) bound() (n int) {
 	return n
 }
 
-// misfortune ends the one before: what nobody met would wait for those who come, and there would be no end of it.
+// misfortune begins one. It ends by itself: one that waited for those who come would meet each call that is made on trial,
+// and a circuit that is open would never close.
 func (s *soaking) misfortune() error {
 	s.faults++
 	next := misfortunes[s.random.IntN(len(misfortunes))]
 	if s.faults%soakThrottle == 0 {
 		next = throttled
 	}
-	s.cloud.sim.Faults().Clear()
 	_, err := s.cloud.sim.Faults().Add(next)
 	return err
 }
