@@ -34,7 +34,7 @@ var owner = providers.Owner{Policy: "shop", Certificate: "shop.example.com"}
 
 // setup is a directory and what a policy wants in it.
 type setup struct {
-	t    *testing.T
+	t    testing.TB
 	cfg  Config
 	step func(string) error
 	logs *bytes.Buffer
@@ -42,7 +42,7 @@ type setup struct {
 	unit func() error
 }
 
-func newSetup(t *testing.T) *setup {
+func newSetup(t testing.TB) *setup {
 	t.Helper()
 	ca, err := certstest.NewCA("file test")
 	if err != nil {
