@@ -216,7 +216,7 @@ func (s *soaking) until(ctx context.Context, what string, done func() bool) erro
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
-		case <-time.After(200 * time.Millisecond):
+		case <-time.After(time.Second):
 		}
 	}
 	return nil

@@ -102,8 +102,10 @@ func readAcknowledgement(t bus.Trigger, part *part) (id rotation.ID, f certs.Fin
 		return id, f, err.Error()
 	}
 	id = rotation.ID{Policy: t.Policy, Certificate: t.Acknowledgement.Certificate}
-	if names := part.source.names(); id.Certificate == "" && len(names) == 1 {
-		id.Certificate = names[0]
+	if id.Certificate == "" {
+		if names := part.source.names(); len(names) == 1 {
+			id.Certificate = names[0]
+		}
 	}
 	return id, f, ""
 }

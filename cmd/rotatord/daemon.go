@@ -172,6 +172,7 @@ func (d *daemon) wire(set *policy.Set) error {
 	d.engine = rotation.New(rotation.Config{
 		Assembly: d.assembly, Journal: d.records, Events: events{d}, Prober: probe.Prober{}, Meter: d.metrics, Logger: d.log,
 		Brake: d.brake.ask, Hold: d.records.hold, Progress: d.steps.step, PolicySHA256: d.policySHA256, Node: d.recordsOf, Skew: func() time.Duration { return time.Duration(d.skew.Load()) }, Back: d.cloudsBack,
+		Again: func(id rotation.ID, t rotation.Trigger) { d.enqueue(id, t, wish{}, nil) },
 	})
 	return nil
 }

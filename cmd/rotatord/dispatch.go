@@ -135,8 +135,7 @@ func (d *daemon) has(id rotation.ID) bool {
 	if !ok {
 		return false
 	}
-	_, taken := slices.BinarySearch(part.source.names(), id.Certificate)
-	return taken || d.records.peek(id) != nil
+	return part.source.has(id.Certificate) || d.records.peek(id) != nil
 }
 
 // sourceChanged looks at the assignments of a policy that changed, in memory, or at all of

@@ -18,12 +18,16 @@ type source interface {
 	rotation.Source
 	// names are the certificates that the policy takes, by name. The list does not change.
 	names() []string
+	// has reports whether a certificate is one of names.
+	has(certificate string) bool
 }
 
 // issuedSource is the source of a policy that issues its one certificate.
 type issuedSource struct{ *rotation.IssuedSource }
 
 func (s issuedSource) names() []string { return []string{s.Certificate} }
+
+func (s issuedSource) has(certificate string) bool { return certificate == s.Certificate }
 
 // newIssuedSource says who is served where before anything is issued: the names are those
 // that are asked for.
@@ -139,6 +143,12 @@ func (s *directorySource) all(snapshot *watcher.Snapshot) iter.Seq2[string, cert
 			}
 		}
 	}
+}
+
+// has implements source.
+func (s *directorySource) has(certificate string) bool {
+	c, ok := s.watcher.Snapshot().Certificate(certificate)
+	return ok && s.match.Matches(*c.Pair.Info)
 }
 
 // names implements source. The list is worked out once for each snapshot.

@@ -2,10 +2,12 @@ package rotation
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +135,172 @@ func TestHostsThatTheListLeavesOut(t *testing.T) {
 		w.expectState(StateConverged)
 		if now := w.targetRecord().Endpoints; !slices.Equal(now, []string{"shop.example.com"}) {
 			t.Errorf("served at %v", now)
+		}
+	})
+}
+
+// slowList is a list that somebody reads until it is told the end.
+type slowList struct {
+	mu    sync.Mutex
+	reads int
+	end   chan listEnd
+}
+
+type listEnd struct {
+	names []string
+	err   error
+}
+
+func (s *slowList) List(ctx context.Context) ([]string, error) {
+	s.mu.Lock()
+	s.reads++
+	s.mu.Unlock()
+	select {
+	case end := <-s.end:
+		return end.names, end.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// TestWhoIsServedDoesNotWaitForTheList: a list of very many hosts takes long. Renewals of what is
+// served go on meanwhile, and what the list then shows is not forgotten.
+func TestWhoIsServedDoesNotWaitForTheList(t *testing.T) {
+	inCoveredWorld(t, func(t *testing.T, w *world) {
+		delete(w.bound, "www.example.com")
+		slow := &slowList{end: make(chan listEnd)}
+		w.listing = NewListing(slow)
+		read := func(end listEnd) (result chan error) {
+			result = make(chan error, 1)
+			go func() {
+				_, err := w.listing.fresh(t.Context(), 0)
+				result <- err
+			}()
+			synctest.Wait()
+			if end.names != nil || end.err != nil {
+				slow.end <- end
+				synctest.Wait()
+			}
+			return result
+		}
+		shop, both := []string{"other.example.org", "shop.example.com"}, []string{"other.example.org", "shop.example.com", "www.example.com"}
+		read(listEnd{names: shop})
+		w.wanted = w.bundle(1)
+		w.drive(TriggerFile, time.Minute)
+		w.expectState(StateConverged)
+
+		// Somebody reads it, for as long as the next one takes to be where it should be.
+		time.Sleep(4 * time.Hour)
+		reading := read(listEnd{})
+		w.bound["www.example.com"] = ""
+		w.wanted = w.bundle(2)
+		w.drive(TriggerNATS, time.Minute)
+		w.expectState(StateConverged)
+		if !w.boundTo("shop.example.com", 2) || w.bound["www.example.com"] != "" || slow.reads != 2 || len(w.again) > 0 {
+			t.Errorf("bound %v after %d reads, again %v", w.bound, slow.reads, w.again)
+		}
+		slow.end <- listEnd{err: errors.New("a page cannot be read")}
+		if err := <-reading; err == nil || len(w.again) > 0 {
+			t.Errorf("%v, again %v", err, w.again)
+		}
+		// The next one who reads it tells them.
+		read(listEnd{names: both})
+		if !slices.Equal(w.again, []Trigger{TriggerNATS}) {
+			t.Errorf("again %v", w.again)
+		}
+		w.drive(w.again[0], time.Minute)
+		w.expectState(StateConverged)
+		if !w.boundTo("www.example.com", 2) || slow.reads != 3 {
+			t.Errorf("bound %v after %d reads", w.bound, slow.reads)
+		}
+		// A list that shows others' hosts, or the same, concerns nobody.
+		for _, names := range [][]string{both, append([]string{"new.example.org"}, both...)} {
+			time.Sleep(4 * time.Hour)
+			w.again = nil
+			reading = read(listEnd{})
+			w.drive(TriggerNATS, time.Minute)
+			slow.end <- listEnd{names: names}
+			if err := <-reading; err != nil || len(w.again) > 0 {
+				t.Errorf("%v, again %v", err, w.again)
+			}
+		}
+	})
+}
+
+// TestWhoIsNotServedWaitsForTheList: where its hosts are only the list can tell.
+func TestWhoIsNotServedWaitsForTheList(t *testing.T) {
+	inCoveredWorld(t, func(t *testing.T, w *world) {
+		slow := &slowList{end: make(chan listEnd)}
+		w.listing = NewListing(slow)
+		w.wanted = w.bundle(1)
+		converged := make(chan bool)
+		go func() {
+			w.drive(TriggerFile, time.Minute)
+			close(converged)
+		}()
+		synctest.Wait()
+		if !slices.Equal(w.calls, []string{"load"}) {
+			t.Errorf("calls %v before the list was there", w.calls)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := w.listing.fresh(ctx, 0); !errors.Is(err, context.Canceled) {
+			t.Errorf("who does not wait any longer hears %v", err)
+		}
+		slow.end <- listEnd{names: []string{"shop.example.com", "www.example.com"}}
+		<-converged
+		w.expectState(StateConverged)
+		if !w.boundTo("shop.example.com", 1) || !w.boundTo("www.example.com", 1) || slow.reads != 1 {
+			t.Errorf("bound %v after %d reads", w.bound, slow.reads)
+		}
+	})
+}
+
+// longList is a list that takes long.
+type longList struct {
+	takes time.Duration
+	reads int
+}
+
+func (l *longList) List(context.Context) ([]string, error) {
+	l.reads++
+	time.Sleep(l.takes)
+	return []string{"b", "a"}, nil
+}
+
+// TestListingRestsAsLongAsItTakes: many who are impatient do not have it read all the time.
+func TestListingRestsAsLongAsItTakes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for takes, want := range map[time.Duration]int{0: 55, time.Second: 50, time.Minute: 5} {
+			slow := &longList{takes: takes}
+			l := NewListing(slow)
+			for end := time.Now().Add(10 * time.Minute); time.Now().Before(end); time.Sleep(time.Second) {
+				if names, err := l.fresh(t.Context(), burst); err != nil || !slices.Equal(names, []string{"a", "b"}) {
+					t.Fatal(names, err)
+				}
+			}
+			if slow.reads != want {
+				t.Errorf("read %d times in ten minutes where it takes %s, want %d", slow.reads, takes, want)
+			}
+		}
+	})
+}
+
+func TestDifference(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		some := rapid.SliceOfNDistinct(rapid.StringMatching("[a-d]{1,2}"), 0, 8, rapid.ID[string])
+		a, b := slices.Sorted(slices.Values(some.Draw(t, "a"))), slices.Sorted(slices.Values(some.Draw(t, "b")))
+		var want []string
+		for _, pair := range [][2][]string{{a, b}, {b, a}} {
+			for _, name := range pair[0] {
+				if !slices.Contains(pair[1], name) {
+					want = append(want, name)
+				}
+			}
+		}
+		slices.Sort(want)
+		if got := slices.Sorted(slices.Values(difference(a, b))); !slices.Equal(got, want) {
+			t.Errorf("difference of %q and %q: %q, want %q", a, b, got, want)
 		}
 	})
 }

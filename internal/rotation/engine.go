@@ -44,6 +44,9 @@ type Config struct {
 	Node func(policy string) string
 	// Skew is how far this host's clock is ahead of the clouds'; nil: nobody knows.
 	Skew func() time.Duration
+	// Again asks for another look at an assignment, because of a list that was read after it had
+	// gone on without; nil: that is left to the next comparison.
+	Again func(ID, Trigger)
 	// Back is when clouds, by name, came back after they had been away; nil: nobody knows. The map
 	// is not written to.
 	Back   func() map[string]time.Time

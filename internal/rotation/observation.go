@@ -51,6 +51,9 @@ type View struct {
 	// Covered says that the policy does not name the endpoints; Unlisted that they are
 	// not known, because the target has not been asked and the record has none.
 	Covered, Unlisted bool
+	// listed says that Endpoints were taken from the target's list in this look at the
+	// assignment: they stay what they are until it ends.
+	listed bool
 	// Orphans are the target's endpoints that no certificate of the policy covers.
 	Orphans []string
 	// Looked says that Observed is there. A target is not looked at when nothing says

@@ -58,6 +58,8 @@ type world struct {
 
 	// listing is read by policies that say covered.
 	listing *Listing
+	// again is who is to be looked at once more.
+	again []Trigger
 
 	// issuer makes the certificates where the policy's source issues.
 	issuer *issuer
@@ -432,6 +434,7 @@ func (w *world) engine() *Engine {
 		Journal:  worldJournal{w}, Events: worldEvents{w}, Prober: w, Meter: w, Brake: func(ID) string { return w.braked },
 		PolicySHA256: func(name string) string { return fmt.Sprintf("%x", sha256.Sum256([]byte(name))) },
 		Hold:         func(string) *Hold { return w.hold }, Progress: w.progress, Back: func() map[string]time.Time { return w.back },
+		Again:  func(_ ID, t Trigger) { w.again = append(w.again, t) },
 		Logger: slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 }
