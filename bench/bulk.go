@@ -29,6 +29,9 @@ func bulk(ctx context.Context, b *bench, n int) error {
 	if err := bulkWith(ctx, b, n, "one policy", flat, bulkLatency, one); err != nil {
 		return err
 	}
+	if n > 1000 {
+		return nil // nobody has as many policies, and a scrape has a hundred series for each
+	}
 	return bulkWith(ctx, b, n, "a policy each", directories, 0, func(p *pairs) map[string]string {
 		all := map[string]string{}
 		for i := range n {
