@@ -99,7 +99,8 @@ func (b *Bus) SetSubjects(ctx context.Context, subjects []string) error {
 		b.store.restart() // what local publishers may do is part of its options
 	}
 	err := b.prepareOnce(ctx)
-	for end := time.Now().Add(connectWait); b.store != nil && !b.Connected() && time.Now().Before(end) && pause(ctx, 20*time.Millisecond) == nil; {
+	// A server of ours that has just been restarted answers in a moment.
+	for end := time.Now().Add(connectWait); b.store != nil && err != nil && refusal(err) == nil && time.Now().Before(end) && pause(ctx, 20*time.Millisecond) == nil; {
 		err = b.prepareOnce(ctx)
 	}
 	if api := refusal(err); api != nil {
