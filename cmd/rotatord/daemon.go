@@ -60,9 +60,11 @@ type daemon struct {
 	queue   *bus.Queue
 	records *records
 	alarm   *scheduler.Alarm
-	engine  *rotation.Engine
-	brake   *brake
-	steps   *progress
+	// comparisons are those whose alarm went off and whose turn has not come.
+	comparisons *comparisons
+	engine      *rotation.Engine
+	brake       *brake
+	steps       *progress
 	// unworkable are the assignments that cannot be worked on, by no fault of a target.
 	unworkable repeat.Failures[rotation.ID]
 	// untold is why events of policies cannot be published.
@@ -110,6 +112,7 @@ func newDaemon(set *policy.Set, log *slog.Logger) (*daemon, error) { return newD
 // nothing runs before Run. What it started is undone if it fails.
 func newDaemonOn(set *policy.Set, log *slog.Logger, http net.Listener) (_ *daemon, err error) {
 	d := &daemon{log: log, alarm: scheduler.NewAlarm(), began: time.Now().UTC(), started: make(chan struct{}), steps: newProgress()}
+	d.comparisons = newComparisons(d.compare, d.workers)
 	defer func() {
 		if err != nil {
 			_ = d.close()
@@ -291,6 +294,10 @@ func (d *daemon) Run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		d.alarm.Run(running, d.wake, d.beats)
+		return nil
+	})
+	g.Go(func() error {
+		d.comparisons.run(running)
 		return nil
 	})
 	g.Go(func() error { return orStopped(running, d.serveBus(running)) })

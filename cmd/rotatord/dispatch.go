@@ -195,6 +195,7 @@ func (d *daemon) cloudsBack() map[string]time.Time {
 // recordChanged sets the alarm of an assignment of ours.
 func (d *daemon) recordChanged(id rotation.ID, r rotation.Record) {
 	d.changes.tell()
+	d.comparisons.looked(id)
 	if d.inForce().parts[id.Policy] != nil {
 		d.alarm.Set(id.Policy+"/"+id.Certificate, r.Wakes(time.Now()))
 	}
@@ -208,8 +209,32 @@ func (d *daemon) wake(key string) {
 	}
 	policy, certificate, _ := strings.Cut(key, "/")
 	id := rotation.ID{Policy: policy, Certificate: certificate}
-	if a := d.assembly(policy); a != nil {
-		d.enqueue(id, rotation.WakeTrigger(a.Policy, d.records.get(id), time.Now()), wish{}, nil)
+	switch t, comparison := d.wakes(id); {
+	case comparison:
+		d.comparisons.due(id)
+	case t != "":
+		d.enqueue(id, t, wish{}, nil)
+	}
+}
+
+// wakes is what an alarm of an assignment is about now, and whether that is no more than its
+// regular comparison, which can wait for its turn.
+func (d *daemon) wakes(id rotation.ID) (t rotation.Trigger, comparison bool) {
+	a := d.assembly(id.Policy)
+	if a == nil {
+		return "", false
+	}
+	record := d.records.get(id)
+	t = rotation.WakeTrigger(a.Policy, record, time.Now())
+	return t, t == rotation.TriggerDrift && record.State == rotation.StateConverged
+}
+
+// compare puts a comparison whose turn it is into the queue, if nobody has looked meanwhile.
+func (d *daemon) compare(id rotation.ID) {
+	if t, comparison := d.wakes(id); comparison {
+		d.enqueue(id, t, wish{}, nil)
+	} else {
+		d.comparisons.looked(id)
 	}
 }
 
