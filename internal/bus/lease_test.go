@@ -95,7 +95,11 @@ func TestWorkInHandIsNotBegunTwice(t *testing.T) {
 			close(first)
 		}()
 		<-began
-		consumer, err := b.workConsumer(t.Context(), Any) // made anew: it delivers everything again
+		// Made anew, it delivers everything again. The server may fail at its own file, which it was just writing.
+		consumer, err := b.workConsumer(t.Context(), Any)
+		for tries := 0; err != nil && tries < 10; tries++ {
+			consumer, err = b.workConsumer(t.Context(), Any)
+		}
 		must(t, err)
 		again, err := b.nextMessage(t.Context(), consumer)
 		must(t, err)
