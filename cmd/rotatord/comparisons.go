@@ -22,7 +22,7 @@ type comparisons struct {
 	room  func() int
 
 	mu      sync.Mutex
-	waiting []rotation.ID
+	waiting []rotation.ID // in order; those that are not in waits any more are passed over
 	waits   map[rotation.ID]bool
 	// underWay are those that were offered, and when.
 	underWay map[rotation.ID]time.Time
@@ -43,11 +43,13 @@ func (c *comparisons) due(id rotation.ID) {
 	c.wake()
 }
 
-// looked says that somebody, here or on another node, has looked at an assignment.
+// looked says that somebody, here or on another node, has looked at an assignment. It need not
+// be compared any more until its next alarm.
 func (c *comparisons) looked(id rotation.ID) {
 	c.mu.Lock()
 	_, ours := c.underWay[id]
 	delete(c.underWay, id)
+	delete(c.waits, id)
 	c.mu.Unlock()
 	if ours {
 		c.wake()
@@ -96,14 +98,18 @@ func (c *comparisons) next(now time.Time) []rotation.ID {
 			delete(c.underWay, id)
 		}
 	}
-	n := min(max(room-len(c.underWay), 0), len(c.waiting))
-	some := c.waiting[:n:n]
-	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
-		c.waiting = nil // and with it the room that thousands took
+	var some []rotation.ID
+	for len(c.waiting) > 0 && len(c.underWay) < room {
+		id := c.waiting[0]
+		c.waiting = c.waiting[1:]
+		if c.waits[id] {
+			delete(c.waits, id)
+			c.underWay[id] = now
+			some = append(some, id)
+		}
 	}
-	for _, id := range some {
-		delete(c.waits, id)
-		c.underWay[id] = now
+	if len(c.waiting) == 0 {
+		c.waiting = nil // and with it the room that thousands took
 	}
 	return some
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -83,5 +84,46 @@ func TestComparisonsTakeTurns(t *testing.T) {
 		if !slices.Equal(offered[all:], []rotation.ID{id(3)}) || len(c.waiting)+len(c.waits)+len(c.underWay) > 0 {
 			t.Errorf("offered %v; left %v, %v, %v", offered[all:], c.waiting, c.waits, c.underWay)
 		}
+	})
+}
+
+// TestLookedAtWhileItWaits: who is looked at for another reason while it waits loses its turn,
+// and has one again when it is due again.
+func TestLookedAtWhileItWaits(t *testing.T) {
+	id := func(name string) rotation.ID { return rotation.ID{Policy: "p", Certificate: name} }
+	var offered []rotation.ID
+	c := newComparisons(func(id rotation.ID) { offered = append(offered, id) }, func() int { return 1 })
+	for _, name := range []string{"a", "b", "c"} {
+		c.due(id(name))
+	}
+	c.offerSome(time.Now())
+	c.looked(id("b"))
+	c.looked(id("a"))
+	c.offerSome(time.Now())
+	c.due(id("b"))
+	c.looked(id("c"))
+	c.offerSome(time.Now())
+	if want := []rotation.ID{id("a"), id("c"), id("b")}; !slices.Equal(offered, want) {
+		t.Errorf("offered %v, want %v", offered, want)
+	}
+}
+
+// TestScheduleThatComesWhileItWaits: the alarm is over when a comparison waits for its turn. A
+// schedule that comes due meanwhile is not lost with it.
+func TestScheduleThatComesWhileItWaits(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "when: {schedule: \"0 0 1 1 *\"}\n")
+	d := r.start()
+	r.converged(r.issue("shop", host))
+	id := rotation.ID{Policy: "shop", Certificate: host}
+	record := d.records.get(id)
+	record.LookedAt = record.LookedAt.AddDate(-2, 0, 0)
+	if got := rotation.WakeTrigger(d.assembly("shop").Policy, record, time.Now()); got != rotation.TriggerSchedule {
+		t.Fatalf("it is woken for %q", got)
+	}
+	d.records.put(placedID{ID: id}, mirrored{record: record, revision: 1 << 40})
+	d.compare(id)
+	eventually(t, "the look of the schedule", func() bool {
+		return strings.Contains(r.fetch(d, "/metrics"), `rotatord_triggers_total{trigger="schedule"} 1`)
 	})
 }

@@ -229,12 +229,11 @@ func (d *daemon) wakes(id rotation.ID) (t rotation.Trigger, comparison bool) {
 	return t, t == rotation.TriggerDrift && record.State == rotation.StateConverged
 }
 
-// compare puts a comparison whose turn it is into the queue, if nobody has looked meanwhile.
+// compare puts a comparison whose turn it is into the queue. Its alarm is over: what else has
+// come due while it waited, as a schedule, is looked at with it.
 func (d *daemon) compare(id rotation.ID) {
-	if t, comparison := d.wakes(id); comparison {
+	if t, _ := d.wakes(id); t != "" {
 		d.enqueue(id, t, wish{}, nil)
-	} else {
-		d.comparisons.looked(id)
 	}
 }
 
