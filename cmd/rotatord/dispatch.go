@@ -102,11 +102,29 @@ func (d *daemon) offerDueOf(policy string, t rotation.Trigger) {
 
 func (d *daemon) offerDueAmong(ids []rotation.ID, t rotation.Trigger) {
 	now := time.Now()
+	var unsettled []rotation.ID
 	for _, id := range ids {
 		if d.engine.Due(id, d.records.get(id), t, now) {
 			d.enqueue(id, t, wish{}, nil)
 		}
+		if d.unsettled(id, now) {
+			unsettled = append(unsettled, id)
+		}
 	}
+	if len(unsettled) > 0 {
+		// What is wrong now may be the middle of a replacement; if it lasts, it is said.
+		time.AfterFunc(rotation.SettleTime, func() { d.offerDueAmong(unsettled, t) })
+	}
+}
+
+// unsettled reports whether the files of an assignment have just become unusable.
+func (d *daemon) unsettled(id rotation.ID, now time.Time) bool {
+	part, ok := d.inForce().parts[id.Policy]
+	if !ok {
+		return false
+	}
+	wanted, ok := part.source.Wanted(id.Certificate)
+	return ok && wanted.Unsettled(now)
 }
 
 // assignments are the certificates that a policy takes now and those that the journal
@@ -145,19 +163,15 @@ func (d *daemon) sourceChanged(policy string, c watcher.Change) {
 	if !d.replayed.Load() {
 		return // everything is looked at when the journal has been read
 	}
-	if c.Renamed || len(c.Certificates) == 0 {
+	if c.All || c.Renamed {
 		d.offerDueOf(policy, rotation.TriggerFile)
-	} else {
-		ids := make([]rotation.ID, len(c.Certificates))
-		for i, name := range c.Certificates {
-			ids[i] = rotation.ID{Policy: policy, Certificate: name}
-		}
-		d.offerDueAmong(ids, rotation.TriggerFile)
+		return
 	}
-	if p, ok := d.inForce().parts[policy]; ok && p.watcher != nil && len(p.watcher.Snapshot().Problems) > 0 {
-		// What is wrong now may be the middle of a replacement; if it lasts, it is said.
-		time.AfterFunc(rotation.SettleTime, func() { d.offerDueOf(policy, rotation.TriggerFile) })
+	ids := make([]rotation.ID, len(c.Certificates))
+	for i, name := range c.Certificates {
+		ids[i] = rotation.ID{Policy: policy, Certificate: name}
 	}
+	d.offerDueAmong(ids, rotation.TriggerFile)
 }
 
 // settleBack is how long a service is to be back before all are sent to it that waited.

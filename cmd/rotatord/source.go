@@ -50,12 +50,11 @@ type directorySource struct {
 	watcher *watcher.Watcher
 
 	mu sync.Mutex
-	// owners is who is served where, right for the snapshot of.
-	owners *rotation.Owners
-	of     *watcher.Snapshot
-	// listed are the names, worked out from the snapshot listedOf.
-	listed   []string
-	listedOf *watcher.Snapshot
+	// owners is who is served where, and listed are the names; nil before somebody asks. They
+	// are right for snapshots of the same naming.
+	owners           *rotation.Owners
+	listed           []string
+	ownersOf, listOf uint64
 	// troubled is since when the files of a certificate cannot be used.
 	troubled map[string]time.Time
 }
@@ -109,29 +108,10 @@ func (s *directorySource) Owners() *rotation.Owners {
 	snapshot := s.watcher.Snapshot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.of != snapshot && (s.of == nil || !s.sameNames(s.of, snapshot)) {
-		s.owners = rotation.NewOwners(s.all(snapshot))
+	if s.owners == nil || s.ownersOf != snapshot.Naming {
+		s.owners, s.ownersOf = rotation.NewOwners(s.all(snapshot)), snapshot.Naming
 	}
-	s.of = snapshot
 	return s.owners
-}
-
-// sameNames reports whether two snapshots have the same certificates with the same names, as far as the
-// policy takes them.
-func (s *directorySource) sameNames(a, b *watcher.Snapshot) bool {
-	if a.Len() != b.Len() {
-		return false
-	}
-	for name, now := range b.All() {
-		if a.Same(b, name) {
-			continue
-		}
-		was, known := a.Certificate(name)
-		if !known || !slices.Equal(was.Pair.Info.Names, now.Pair.Info.Names) || s.match.Matches(*was.Pair.Info) != s.match.Matches(*now.Pair.Info) {
-			return false
-		}
-	}
-	return true
 }
 
 // all are the certificates that the policy takes from its directory.
@@ -151,12 +131,12 @@ func (s *directorySource) has(certificate string) bool {
 	return ok && s.match.Matches(*c.Pair.Info)
 }
 
-// names implements source. The list is worked out once for each snapshot.
+// names implements source. The list is worked out again when names or issuers change.
 func (s *directorySource) names() []string {
 	snapshot := s.watcher.Snapshot()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.listedOf == snapshot {
+	if s.listed != nil && s.listOf == snapshot.Naming {
 		return s.listed
 	}
 	names := make([]string, 0, snapshot.Len())
@@ -164,6 +144,6 @@ func (s *directorySource) names() []string {
 		names = append(names, name)
 	}
 	slices.Sort(names)
-	s.listed, s.listedOf = names, snapshot
+	s.listed, s.listOf = names, snapshot.Naming
 	return names
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -56,11 +57,14 @@ func TestOwnersChangeWithNamesOnly(t *testing.T) {
 		}
 		return source.Owners()
 	}
-	before := owners()
+	before, listed := owners(), source.names()
 	put("a", "a.example.com")
 	renewed := owners()
 	if renewed != before {
 		t.Error("a renewal changed who is served where")
+	}
+	if got := source.names(); &got[0] != &listed[0] {
+		t.Error("a renewal changed the list of names")
 	}
 	put("b", "b.example.com", "shop.example.com")
 	renamed := owners()
@@ -69,6 +73,9 @@ func TestOwnersChangeWithNamesOnly(t *testing.T) {
 	}
 	put("c", "www.example.com")
 	added := owners()
+	if got := source.names(); !slices.Equal(got, []string{"a.example.com", "b.example.com", "www.example.com"}) {
+		t.Errorf("names %q", got)
+	}
 	if owner, _ := added.Of("www.example.com"); owner != "www.example.com" {
 		t.Errorf("www.example.com belongs to %q, not to the certificate that was added", owner)
 	}
@@ -79,5 +86,8 @@ func TestOwnersChangeWithNamesOnly(t *testing.T) {
 	}
 	if _, stays := owners().Of("www.example.com"); stays {
 		t.Error("a certificate that is gone has an endpoint")
+	}
+	if source.has("www.example.com") || len(source.names()) != 2 {
+		t.Errorf("names %q after one has gone", source.names())
 	}
 }

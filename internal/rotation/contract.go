@@ -72,7 +72,12 @@ const SettleTime = 2 * time.Second
 
 // quarantined reports whether the source's problem has lasted.
 func (w *Wanted) quarantined(now time.Time) bool {
-	return w.Problem != "" && now.Sub(w.ProblemSince) >= SettleTime
+	return w.Problem != "" && !w.Unsettled(now)
+}
+
+// Unsettled reports whether the source has a problem that may be the middle of a replacement.
+func (w *Wanted) Unsettled(now time.Time) bool {
+	return w.Problem != "" && now.Sub(w.ProblemSince) < SettleTime
 }
 
 // Assembly is a policy with what it needs to run: its source and its targets by name.

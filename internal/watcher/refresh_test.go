@@ -167,20 +167,30 @@ func TestRenamed(t *testing.T) {
 	for _, step := range []struct {
 		what string
 		do   func() error
-		want bool
+		want Change
 	}{
-		{"the first scan", func() error { return nil }, true},
-		{"a renewal", func() error { return certstest.WritePair(root, "shop", issue(t, shop, 2)) }, false},
-		{"another name", func() error { return certstest.WritePair(root, "shop", more) }, true},
-		{"another certificate", func() error { return certstest.WritePair(root, "more", issue(t, "a.example.com", 1)) }, true},
+		{"the first scan", func() error { return nil }, Change{Renamed: true, All: true}},
+		{"a renewal", func() error { return certstest.WritePair(root, "shop", issue(t, shop, 2)) }, Change{}},
+		{"another name", func() error { return certstest.WritePair(root, "shop", more) }, Change{Renamed: true}},
+		{"another certificate", func() error { return certstest.WritePair(root, "more", issue(t, "a.example.com", 1)) }, Change{Renamed: true}},
 	} {
+		before := w.Snapshot().Naming
 		must(t, step.do())
 		c := <-changes
 		for len(c.Certificates) == 0 || len(w.Snapshot().Problems) > 0 {
 			c = <-changes
 		}
-		if c.Renamed != step.want {
+		if c.Renamed != step.want.Renamed || c.All != step.want.All {
 			t.Errorf("%s: %+v", step.what, c)
+		}
+		if named := w.Snapshot().Naming; step.what != "the first scan" && (named != before) != step.want.Renamed {
+			t.Errorf("%s: naming %d, before %d", step.what, named, before)
+		}
+	}
+	must(t, os.Rename(root, root+".away"))
+	for c := range changes {
+		if c.All {
+			break
 		}
 	}
 }

@@ -282,18 +282,18 @@ func (s *scanner) snapshot(before *Snapshot) (*Snapshot, Change) {
 		Directories: len(s.directories),
 		Events:      s.events, Coalesced: s.coalesced,
 		Rescans: maps.Clone(s.rescans), Errors: maps.Clone(s.errors), Polling: s.polling,
-		Problems: before.Problems, certificates: before.certificates, Files: before.Files,
+		Problems: before.Problems, certificates: before.certificates, Naming: before.Naming, Files: before.Files,
 	}
+	all := !before.Ready || before.Up != s.up
 	if !s.up {
-		return after, Change{}
+		return after, Change{All: all}
 	}
 	after.Files = 0
 	for _, d := range s.directories {
 		after.Files += len(d.files)
 	}
-	var change Change
-	after.certificates, change.Certificates = s.judge.certificates(s, before.certificates)
-	change.Renamed = isRenamed(before.certificates, after.certificates, change.Certificates)
+	change := after.take(s.judge.certificates(s, before.certificates))
+	change.All = all
 	clear(s.fresh)
 	after.Problems = s.problems(after.certificates)
 	return after, change

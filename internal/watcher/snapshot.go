@@ -54,6 +54,10 @@ type Snapshot struct {
 	// Polling says that the system has no watches left.
 	Polling bool
 
+	// Naming counts the snapshots in which a certificate came or went, or had other names or
+	// another issuer than before: as long as it stays, so do these.
+	Naming uint64
+
 	certificates map[string]*Certificate
 }
 
@@ -96,6 +100,17 @@ func (s *Snapshot) Certificate(name string) (Certificate, bool) {
 // also if it is in neither.
 func (s *Snapshot) Same(other *Snapshot, name string) bool {
 	return s.certificates[name] == other.certificates[name]
+}
+
+// take has other certificates take the place of those of the snapshot before, which this one
+// begins with.
+func (s *Snapshot) take(certificates map[string]*Certificate, changed []string) Change {
+	change := Change{Certificates: changed, Renamed: isRenamed(s.certificates, certificates, changed)}
+	s.certificates = certificates
+	if change.Renamed {
+		s.Naming++
+	}
+	return change
 }
 
 // All iterates over the certificates by name, in no order. The pointers are

@@ -63,6 +63,9 @@ type Change struct {
 	// Renamed says that one of them came or went, or has other names or another issuer than
 	// before: it may concern others too.
 	Renamed bool
+	// All says that this is the first snapshot, or that the directory came or went: it concerns
+	// all certificates.
+	All bool
 }
 
 // ErrStopped means that Run has ended.
@@ -345,10 +348,10 @@ func (w *Watcher) publishEarly(s *scanner) {
 		return
 	}
 	after := *before
-	after.certificates = certificates
+	change := after.take(certificates, changed)
 	w.snapshot.Store(&after)
 	if w.config.OnChange != nil {
-		w.config.OnChange(Change{Certificates: changed, Renamed: isRenamed(before.certificates, certificates, changed)})
+		w.config.OnChange(change)
 	}
 }
 
@@ -364,7 +367,7 @@ func (w *Watcher) publish(s *scanner) {
 	if w.config.OnChange == nil {
 		return
 	}
-	if !before.Ready || before.Up != after.Up || len(change.Certificates) > 0 || !sameProblems(before.Problems, after.Problems) {
+	if change.All || len(change.Certificates) > 0 || !sameProblems(before.Problems, after.Problems) {
 		w.config.OnChange(change)
 	}
 }
