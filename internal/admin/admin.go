@@ -2,7 +2,7 @@
 // HTTP listener with status page, read API, metrics and health, which is read-only, and the
 // control socket.
 //
-// It may import golang.org/x/sys, the Prometheus exporter toolkit and the standard library; what is true it is told by
+// It may import golang.org/x/sync and x/sys, the Prometheus exporter toolkit and the standard library; what is true it is told by
 // functions, and what is asked of it, it hands on to functions and handlers.
 //
 // Invariants: nothing can be changed over the HTTP listener, and nothing asked over it calls a

@@ -96,7 +96,7 @@ func (s *site) answer(r *http.Request, q question) (body []byte, next url.Values
 	if !await(r.Context(), s.asking) {
 		return nil, nil, errBusy()
 	}
-	defer vacate(s.asking)
+	defer s.asking.Release(1)
 	query, err := parametersOf(r, q.parameters)
 	if err != nil {
 		return nil, nil, err
@@ -265,10 +265,10 @@ func beforeOf(text string) (uint64, error) {
 
 // history asks for events; few at once may.
 func (s *site) history(r *http.Request, q HistoryQuery) (History, error) {
-	if !occupy(s.histories) {
+	if !s.histories.TryAcquire(1) {
 		return History{}, errBusy()
 	}
-	defer vacate(s.histories)
+	defer s.histories.Release(1)
 	h, err := s.reader.History(r.Context(), q)
 	if err != nil {
 		return History{}, failed(http.StatusServiceUnavailable, "the history cannot be read: %v", err)

@@ -26,12 +26,12 @@ func (s *site) events(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "only for this site's own pages", http.StatusForbidden)
 		return
 	}
-	if !occupy(s.listeners) {
+	if !s.listeners.TryAcquire(1) {
 		w.Header().Set("Retry-After", "30")
 		http.Error(w, "too many listen; the page can be reloaded all the same", http.StatusServiceUnavailable)
 		return
 	}
-	defer vacate(s.listeners)
+	defer s.listeners.Release(1)
 	w.Header().Set("Content-Type", "text/event-stream")
 	control := http.NewResponseController(w)
 	say := func(message string) bool {

@@ -84,7 +84,7 @@ func (s *site) render(r *http.Request, p page) (status int, body *bytes.Buffer, 
 	if !await(r.Context(), s.asking) {
 		return http.StatusServiceUnavailable, nil, errBusy()
 	}
-	defer vacate(s.asking)
+	defer s.asking.Release(1)
 	status, body = http.StatusOK, &bytes.Buffer{}
 	f := s.newFrame()
 	name, err := p(r, f)

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 // Reader is what the status page and the read API are told. Nothing that it does calls a
@@ -57,7 +59,7 @@ type site struct {
 	indexes *indexes
 	pages   *template.Template
 	// asking, histories and listeners have as many places as there may be of them.
-	asking, histories, listeners chan struct{}
+	asking, histories, listeners *semaphore.Weighted
 	// heartbeat is the longest time between two signs of life to a listener.
 	heartbeat time.Duration
 }
@@ -67,8 +69,8 @@ var static embed.FS
 
 func newSite(cfg Config) *site {
 	return &site{
-		reader: cfg.Reader, ready: cfg.Ready, log: cfg.Logger, indexes: newIndexes(cfg.Reader), pages: parsePages(), asking: make(chan struct{}, maxAsking),
-		histories: make(chan struct{}, maxHistories), listeners: make(chan struct{}, maxListeners),
+		reader: cfg.Reader, ready: cfg.Ready, log: cfg.Logger, indexes: newIndexes(cfg.Reader), pages: parsePages(), asking: semaphore.NewWeighted(maxAsking),
+		histories: semaphore.NewWeighted(maxHistories), listeners: semaphore.NewWeighted(maxListeners),
 		heartbeat: cmp.Or(cfg.heartbeat, heartbeat),
 	}
 }
@@ -103,33 +105,12 @@ func serveStatic(name string) http.HandlerFunc {
 	}
 }
 
-// occupy takes a place, if there is one. Whoever got it vacates it.
-func occupy(places chan struct{}) bool {
-	select {
-	case places <- struct{}{}:
-		return true
-	default:
-		return false
-	}
+// await takes a place, in the order in which they came who want one. Whoever got it releases it.
+func await(ctx context.Context, places *semaphore.Weighted) bool {
+	ctx, cancel := context.WithTimeout(ctx, placeWait)
+	defer cancel()
+	return places.Acquire(ctx, 1) == nil
 }
-
-// await takes a place, in the order in which they came who want one. Whoever got it vacates it.
-func await(ctx context.Context, places chan struct{}) bool {
-	if occupy(places) {
-		return true
-	}
-	wait := time.NewTimer(placeWait)
-	defer wait.Stop()
-	select {
-	case places <- struct{}{}:
-		return true
-	case <-wait.C:
-	case <-ctx.Done():
-	}
-	return false
-}
-
-func vacate(places chan struct{}) { <-places }
 
 // pathOf is where an assignment is found. A path cannot have a segment that is empty or dots:
 // browsers and proxies take those for something else.

@@ -299,7 +299,7 @@ func TestWaitsForAPlace(t *testing.T) {
 		mux := http.NewServeMux()
 		s.route(mux)
 		for range maxAsking {
-			if !occupy(s.asking) {
+			if !s.asking.TryAcquire(1) {
 				t.Fatal("there are fewer places")
 			}
 		}
@@ -313,11 +313,11 @@ func TestWaitsForAPlace(t *testing.T) {
 			go ask(path)
 			synctest.Wait()
 			time.Sleep(placeWait - 1)
-			vacate(s.asking)
+			s.asking.Release(1)
 			if code := <-answers; code != http.StatusOK {
 				t.Errorf("%s: %d after a place became free", path, code)
 			}
-			if !occupy(s.asking) {
+			if !s.asking.TryAcquire(1) {
 				t.Error("the place was not given back")
 			}
 			began := time.Now()

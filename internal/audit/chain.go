@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -58,16 +59,39 @@ func Key(subject, node string) string {
 // between tokens, and no character escaped that need not be. What is hashed is what
 // jq -cjS '{id,type,subject,time,data}|del(.data.chain.hash)' prints.
 func Hash(e Entry) (string, error) {
+	c, err := ContentOf(e)
+	if err != nil {
+		return "", err
+	}
+	return c.Hash(e.ID)
+}
+
+// Content is what is hashed of an event besides its id, which may be made of it.
+type Content struct{ members map[string]any }
+
+// ContentOf reads an event.
+func ContentOf(e Entry) (Content, error) {
 	var data map[string]any
 	d := json.NewDecoder(bytes.NewReader(e.Data))
 	d.UseNumber() // as they were written
 	if err := d.Decode(&data); err != nil {
-		return "", fmt.Errorf("read the event's data: %w", err)
+		return Content{}, fmt.Errorf("read the event's data: %w", err)
 	}
 	if chain, ok := data["chain"].(map[string]any); ok {
 		delete(chain, "hash")
 	}
-	text, err := canonical(map[string]any{"id": e.ID, "type": e.Type, "subject": e.Subject, "time": e.Time.UTC(), "data": data})
+	written, err := canonical(data)
+	if err != nil {
+		return Content{}, fmt.Errorf("encode the event's data: %w", err)
+	}
+	return Content{map[string]any{"type": e.Type, "subject": e.Subject, "time": e.Time.UTC(), "data": json.RawMessage(written)}}, nil
+}
+
+// Hash is that of the event with an id.
+func (c Content) Hash(id string) (string, error) {
+	members := maps.Clone(c.members)
+	members["id"] = id
+	text, err := canonical(members)
 	if err != nil {
 		return "", fmt.Errorf("encode the event: %w", err)
 	}

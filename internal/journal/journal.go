@@ -149,13 +149,25 @@ func unwrap(value []byte) (e envelope, err error) {
 	return e, err
 }
 
+// wrap puts a record into an envelope, as it is: it is most of what is written, and was encoded just now.
+func wrap(policy, certificate string, record []byte) ([]byte, error) {
+	if !json.Valid(record) {
+		return nil, errors.New("it is not JSON")
+	}
+	empty, err := json.Marshal(envelope{version, policy, certificate, json.RawMessage("0")})
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(bytes.TrimSuffix(empty, []byte("0}")), record, []byte("}")), nil
+}
+
 // Save writes a record over the revision that was read, 0 for a new one, and returns
 // the new revision. ErrConflict means that it was not written.
 func (j *Journal) Save(ctx context.Context, key, policy, certificate string, record []byte, read Revision) (Revision, error) {
 	if len(record) > maxRecord {
 		return 0, fmt.Errorf("write journal record %s: %d bytes are more than %d", key, len(record), maxRecord)
 	}
-	value, err := json.Marshal(envelope{version, policy, certificate, record})
+	value, err := wrap(policy, certificate, record)
 	if err != nil {
 		return 0, fmt.Errorf("encode journal record %s: %w", key, err)
 	}

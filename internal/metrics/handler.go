@@ -3,6 +3,7 @@ package metrics
 import (
 	"bytes"
 	"compress/flate"
+	"context"
 	"io"
 	"log/slog"
 	"maps"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -38,7 +40,7 @@ func (m *Metrics) Handler(log *slog.Logger) http.Handler {
 	options.Registry, options.DisableCompression = m.live, true
 	return &scrapes{
 		board: m.board, live: promhttp.HandlerFor(m.live, options), all: all,
-		places: make(chan struct{}, maxScrapes), plainPlaces: make(chan struct{}, maxScrapes),
+		places: semaphore.NewWeighted(maxScrapes), plainPlaces: semaphore.NewWeighted(maxScrapes),
 	}
 }
 
@@ -47,7 +49,7 @@ type scrapes struct {
 	live, all http.Handler
 	// places are for working an answer out, plainPlaces for answers that are worked on while
 	// they are read: those of the library, and what was compressed for who wants it plain.
-	places, plainPlaces chan struct{}
+	places, plainPlaces *semaphore.Weighted
 }
 
 // ServeHTTP implements http.Handler.
@@ -77,11 +79,11 @@ func (s *scrapes) send(w http.ResponseWriter, r *http.Request, of *stream) {
 		of.send(w, r)
 		return
 	}
-	if !occupy(r, s.plainPlaces) {
+	if !await(r.Context(), s.plainPlaces) {
 		busy(w)
 		return
 	}
-	defer vacate(s.plainPlaces)
+	defer s.plainPlaces.Release(1)
 	w.Header().Set("Content-Length", strconv.Itoa(of.size))
 	of.sendPlain(w, r)
 }
@@ -89,10 +91,10 @@ func (s *scrapes) send(w http.ResponseWriter, r *http.Request, of *stream) {
 // answer works an answer out, nil where it has to be the library's. It takes a place, if one
 // is free, and who reads the answer slowly holds none.
 func (s *scrapes) answer(r *http.Request) (of *stream, header http.Header, free bool) {
-	if !occupy(r, s.places) {
+	if !await(r.Context(), s.places) {
 		return nil, nil, false
 	}
-	defer vacate(s.places)
+	defer s.places.Release(1)
 	live := answer{header: http.Header{}, status: http.StatusOK}
 	s.live.ServeHTTP(&live, r)
 	f, ready := formatOf(live.header.Get("Content-Type"))
@@ -104,11 +106,11 @@ func (s *scrapes) answer(r *http.Request) (of *stream, header http.Header, free 
 
 // plain has the library answer.
 func (s *scrapes) plain(w http.ResponseWriter, r *http.Request) {
-	if !occupy(r, s.plainPlaces) {
+	if !await(r.Context(), s.plainPlaces) {
 		busy(w)
 		return
 	}
-	defer vacate(s.plainPlaces)
+	defer s.plainPlaces.Release(1)
 	s.all.ServeHTTP(w, r)
 }
 
@@ -116,20 +118,12 @@ func busy(w http.ResponseWriter) {
 	http.Error(w, "Limit of concurrent requests reached ("+strconv.Itoa(maxScrapes)+"), try again later.", http.StatusServiceUnavailable)
 }
 
-// occupy takes a place, in the order in which they came who want one.
-func occupy(r *http.Request, places chan struct{}) bool {
-	wait := time.NewTimer(placeWait)
-	defer wait.Stop()
-	select {
-	case places <- struct{}{}:
-		return true
-	case <-wait.C:
-	case <-r.Context().Done():
-	}
-	return false
+// await takes a place, in the order in which they came who want one. Whoever got it releases it.
+func await(ctx context.Context, places *semaphore.Weighted) bool {
+	ctx, cancel := context.WithTimeout(ctx, placeWait)
+	defer cancel()
+	return places.Acquire(ctx, 1) == nil
 }
-
-func vacate(places chan struct{}) { <-places }
 
 // send writes the gzip stream. Whoever has gone need not be told.
 func (s *stream) send(w io.Writer, r *http.Request) {

@@ -1,7 +1,7 @@
 // Package metrics holds every metric of rotatord: its name, help and labels.
 //
 // It may import internal/rotation, internal/watcher, internal/providers and
-// internal/certs for their types and closed sets, and the Prometheus client. It is told
+// internal/certs for their types and closed sets, golang.org/x/sync, and the Prometheus client. It is told
 // what happens through small interfaces of its users and reads what is through one
 // function; it asks nobody over a network.
 //

@@ -127,15 +127,17 @@ func (e Event) sealed(head audit.Head, node string) (Event, audit.Head, error) {
 	if err != nil {
 		return e, head, fmt.Errorf("encode event: %w", err)
 	}
-	entry := audit.Entry{Type: e.Type(), Subject: e.Subject(), Time: e.Time, Data: data}
-	content, err := audit.Hash(entry)
+	content, err := audit.ContentOf(audit.Entry{Type: e.Type(), Subject: e.Subject(), Time: e.Time, Data: data})
+	if err != nil {
+		return e, head, err
+	}
+	hash, err := content.Hash("")
 	if err != nil {
 		return e, head, err
 	}
 	// Made of what it says: an id that two different events had would cost one of them.
-	e.ID = fmt.Sprintf("%s-%d-%s", audit.Key(entry.Subject, node), e.Data.Chain.Sequence, content[:16])
-	entry.ID = e.ID
-	if e.Data.Chain.Hash, err = audit.Hash(entry); err != nil {
+	e.ID = fmt.Sprintf("%s-%d-%s", audit.Key(e.Subject(), node), e.Data.Chain.Sequence, hash[:16])
+	if e.Data.Chain.Hash, err = content.Hash(e.ID); err != nil {
 		return e, head, err
 	}
 	return e, audit.Head{Sequence: e.Data.Chain.Sequence, Hash: e.Data.Chain.Hash, At: e.Time}, nil
