@@ -78,6 +78,9 @@ func activeFirst(a, b certificate) int {
 	}
 }
 
+// Known implements huaweicloud.Row.
+func (c certificate) Known() bool { return c.ID != "" }
+
 // page is one page of the list.
 type page struct {
 	Rows []certificate
@@ -110,12 +113,7 @@ func (p *page) UnmarshalJSON(b []byte) error {
 		return nil
 	}
 	p.Rows, p.Next = *answer.Rows, info.Next
-	for _, row := range p.Rows {
-		if row.ID == "" {
-			return errNoList
-		}
-	}
-	return nil
+	return huaweicloud.Whole(p.Rows)
 }
 
 // created is the answer of create.

@@ -147,6 +147,9 @@ const (
 // it may be.
 func may(l label, word string) bool { return l == "" || l.Is(word) }
 
+// Known implements huaweicloud.Row.
+func (c certificate) Known() bool { return c.ID != "" }
+
 // page is one page of the list of certificates.
 type page struct {
 	Rows  []certificate
@@ -175,12 +178,7 @@ func (p *page) UnmarshalJSON(b []byte) error {
 	case answer.Total == nil || p.Total > 0:
 		return errNoList
 	}
-	for _, row := range p.Rows {
-		if row.ID == "" {
-			return errNoList
-		}
-	}
-	return nil
+	return huaweicloud.Whole(p.Rows)
 }
 
 // authority has what is needed of a CA (reference 4.7).
