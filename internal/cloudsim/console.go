@@ -135,7 +135,7 @@ func (s *Sim) ConsoleBind(hostName, certificateID string) error {
 		if !host.takesCertificate() {
 			return fmt.Errorf("console bind: host %q does not speak HTTPS", hostName)
 		}
-		host.bind(cert, s.now())
+		s.waf.bind(host, cert, s.now())
 		s.noteConsole("Bind", Entry{Objects: []string{cert.id, host.id}})
 		return nil
 	}

@@ -2,6 +2,7 @@ package cloudsim
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"mime"
 	"net/http"
@@ -50,7 +51,8 @@ type wafState struct {
 	names     []byte
 	lines     []int
 	hostsByID map[string]*wafHost
-	sweeps    int // how many listings were begun; unstable order changes with it
+	bound     map[string][]*wafHost // by the current certificate's id, in the order of hosts
+	sweeps    int                   // how many listings were begun; unstable order changes with it
 }
 
 type wafCertificate struct {
@@ -60,9 +62,10 @@ type wafCertificate struct {
 }
 
 func newWAFState(s *Sim) (wafState, error) {
-	w := wafState{certsByID: map[string]*wafCertificate{}, hostsByID: map[string]*wafHost{}}
-	for _, h := range s.cfg.Hosts {
+	w := wafState{certsByID: map[string]*wafCertificate{}, hostsByID: map[string]*wafHost{}, bound: map[string][]*wafHost{}}
+	for i, h := range s.cfg.Hosts {
 		host := newHost(s, h)
+		host.place = i
 		w.hosts = append(w.hosts, host)
 		w.hostsByID[host.id] = host
 		if h.Certificate.Name == "" {
@@ -78,7 +81,7 @@ func newWAFState(s *Sim) (wafState, error) {
 			cert = &wafCertificate{id: s.newID(), name: h.Certificate.Name, eps: host.eps, material: m, created: s.now()}
 			w.add(cert)
 		}
-		host.bindings = []binding{newBinding(cert, time.Time{})}
+		w.bind(host, cert, time.Time{})
 	}
 	return w, nil
 }
@@ -238,9 +241,18 @@ func sweepOrder[T any](s *Sim, c *call, rows []T, id func(T) string) {
 		s.waf.sweeps++
 	}
 	salt := strconv.Itoa(s.waf.sweeps)
-	slices.SortFunc(rows, func(a, b T) int {
-		return strings.Compare(strconv.FormatUint(s.hash(salt+id(a)), 36), strconv.FormatUint(s.hash(salt+id(b)), 36))
-	})
+	type placed struct {
+		place uint64
+		row   T
+	}
+	order := make([]placed, len(rows))
+	for i, row := range rows {
+		order[i] = placed{s.hash(salt + id(row)), row}
+	}
+	slices.SortFunc(order, func(a, b placed) int { return cmp.Compare(a.place, b.place) })
+	for i, p := range order {
+		rows[i] = p.row
+	}
 }
 
 func (w *wafState) byName(name string) *wafCertificate {
@@ -268,13 +280,19 @@ func (w *wafState) addName(name string) {
 	w.names = append(append(w.names, name...), '\n')
 }
 
-// remove takes away the certificate at an index. The names are gathered again.
+// remove takes away the certificate at an index.
 func (w *wafState) remove(at int) {
-	delete(w.certsByID, w.certs[at].id)
+	cert, line := w.certs[at], w.lines[at]
+	delete(w.certsByID, cert.id)
 	w.certs = slices.Delete(w.certs, at, at+1)
-	w.gatherNames()
+	long := len(cert.name) + 1
+	w.names, w.lines = slices.Delete(w.names, line, line+long), slices.Delete(w.lines, at, at+1)
+	for i := range w.lines[at:] {
+		w.lines[at+i] -= long
+	}
 }
 
+// gatherNames is for when one has changed.
 func (w *wafState) gatherNames() {
 	w.names, w.lines = w.names[:0], w.lines[:0]
 	for _, cert := range w.certs {
@@ -305,13 +323,5 @@ func (w *wafState) named(text string) []*wafCertificate {
 	}
 }
 
-// boundHosts are the hosts whose current certificate is cert. It is derived from the hosts, never stored twice.
-func (w *wafState) boundHosts(cert *wafCertificate) []*wafHost {
-	var bound []*wafHost
-	for _, host := range w.hosts {
-		if host.certificateID() == cert.id {
-			bound = append(bound, host)
-		}
-	}
-	return bound
-}
+// boundHosts are the hosts whose current certificate is cert. The list is not to be changed.
+func (w *wafState) boundHosts(cert *wafCertificate) []*wafHost { return w.bound[cert.id] }

@@ -33,7 +33,7 @@ func (s *Sim) applyCertificate(c *call) answer {
 	}
 	done := answer{status: 200, objects: []string{cert.id}}
 	for _, host := range hosts {
-		changed := host.bind(cert, c.now)
+		changed := s.waf.bind(host, cert, c.now)
 		done.effect = done.effect || changed
 		done.objects = append(done.objects, host.id)
 	}
@@ -131,7 +131,7 @@ func (s *Sim) changeHost(c *call, host *wafHost, change hostChange) (effect, ign
 	if change.cert != nil {
 		ignored = s.cfg.EffectNeedsServer && !host.dedicated && !change.withServer
 		if !ignored {
-			effect = host.bind(change.cert, c.now)
+			effect = s.waf.bind(host, change.cert, c.now)
 		}
 	}
 	if change.withServer { // the whole list is replaced (reference 2.10)

@@ -1,7 +1,9 @@
 package cloudsim
 
 import (
+	"cmp"
 	"crypto/tls"
+	"slices"
 	"strings"
 	"time"
 )
@@ -11,6 +13,7 @@ import (
 // wafHost is a protected domain.
 type wafHost struct {
 	id, hostID, name, protocol, eps string
+	place                           int // among all hosts
 	dedicated                       bool
 	origins                         []Origin
 	tls, cipher                     string
@@ -71,14 +74,24 @@ func (h *wafHost) certificateID() string {
 	return h.bindings[len(h.bindings)-1].certificateID
 }
 
-// bind makes cert the current certificate and tells whether that changed anything.
-func (h *wafHost) bind(cert *wafCertificate, now time.Time) bool {
-	if h.certificateID() == cert.id {
+// bind makes cert a host's current certificate and tells whether that changed anything.
+func (w *wafState) bind(h *wafHost, cert *wafCertificate, at time.Time) bool {
+	before := h.certificateID()
+	if before == cert.id {
 		return false
 	}
-	h.bindings = append(h.bindings, newBinding(cert, now))
+	if i, ok := slices.BinarySearchFunc(w.bound[before], h.place, byPlace); ok {
+		if w.bound[before] = slices.Delete(w.bound[before], i, i+1); len(w.bound[before]) == 0 {
+			delete(w.bound, before)
+		}
+	}
+	i, _ := slices.BinarySearchFunc(w.bound[cert.id], h.place, byPlace)
+	w.bound[cert.id] = slices.Insert(w.bound[cert.id], i, h)
+	h.bindings = append(h.bindings, newBinding(cert, at))
 	return true
 }
+
+func byPlace(h *wafHost, place int) int { return cmp.Compare(h.place, place) }
 
 // takesCertificate tells whether the client side speaks TLS.
 func (h *wafHost) takesCertificate() bool { return strings.Contains(h.protocol, "HTTPS") }
