@@ -303,7 +303,7 @@ func (r *rawStream) close() {
 
 // publishToConsumer is how long a message takes to a consumer that waits for it, in milliseconds.
 func (r *rawStream) publishToConsumer(ctx context.Context) (values []float64, err error) {
-	consumer, err := r.js.CreateConsumer(ctx, "RAW", jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy})
+	consumer, err := r.js.CreateConsumer(ctx, "RAW", jetstream.ConsumerConfig{AckPolicy: jetstream.AckExplicitPolicy, DeliverPolicy: jetstream.DeliverNewPolicy})
 	if err != nil {
 		return nil, err
 	}
