@@ -127,3 +127,13 @@ func TestScheduleThatComesWhileItWaits(t *testing.T) {
 		return strings.Contains(r.fetch(d, "/metrics"), `rotatord_triggers_total{trigger="schedule"} 1`)
 	})
 }
+
+// TestComparisonsLeaveWorkers: whoever comes with something to do finds a worker that does not compare.
+func TestComparisonsLeaveWorkers(t *testing.T) {
+	r := newRig(t, host)
+	r.policy("shop", host, "")
+	d := r.start()
+	if comparing, all := d.comparisons.room(), d.workers(); comparing < 1 || comparing > all/4 {
+		t.Errorf("%d of %d workers may compare", comparing, all)
+	}
+}

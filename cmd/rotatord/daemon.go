@@ -112,7 +112,7 @@ func newDaemon(set *policy.Set, log *slog.Logger) (*daemon, error) { return newD
 // nothing runs before Run. What it started is undone if it fails.
 func newDaemonOn(set *policy.Set, log *slog.Logger, http net.Listener) (_ *daemon, err error) {
 	d := &daemon{log: log, alarm: scheduler.NewAlarm(), began: time.Now().UTC(), started: make(chan struct{}), steps: newProgress()}
-	d.comparisons = newComparisons(d.compare, d.workers)
+	d.comparisons = newComparisons(d.compare, d.comparers)
 	defer func() {
 		if err != nil {
 			_ = d.close()

@@ -50,6 +50,10 @@ func (d *daemon) workers() int {
 	return max(n, leastWorkers)
 }
 
+// comparers is how many workers regular comparisons may keep busy: the others, and most of what a
+// cloud lets through, are for what somebody waits for.
+func (d *daemon) comparers() int { return max(1, d.workers()/4) }
+
 // wish is what somebody who asks for a look wants besides.
 type wish struct {
 	force, confirm bool
