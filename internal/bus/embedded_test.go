@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -253,7 +252,7 @@ func failStore(t *testing.T, b *Bus) {
 
 // A server that complains is looked at soon, one that is silent now and then.
 func TestEmbeddedIsLookedAtWhenItComplains(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		cfg, said := config(t, t.TempDir()), &logs{}
 		cfg.Logger = said.logger()
 		b := prepared(t, cfg)

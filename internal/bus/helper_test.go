@@ -13,9 +13,11 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
@@ -23,6 +25,15 @@ import (
 	"github.com/nats-io/nats.go"
 	"go.uber.org/goleak"
 )
+
+// bubble is synctest.Test for what talks to NATS. Its client pools timers for all connections, and
+// one that was made in a bubble must not be used outside of it: two collections empty the pool.
+func bubble(t *testing.T, f func(*testing.T)) {
+	t.Helper()
+	defer runtime.GC()
+	defer runtime.GC()
+	synctest.Test(t, f)
+}
 
 // TestMain keeps the server's clock goroutine alive outside of all synctest bubbles: a
 // bubble in which it was started would never become idle.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -29,7 +28,7 @@ func newDesk(handle func(context.Context, Work) error) (d *desk, freed *atomic.I
 // A worker whose heartbeats the server does not hear stops when the server may have handed
 // its work to another, and does not answer for that other.
 func TestWorkIsLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := prepared(t, config(t, t.TempDir()))
 		defer b.Close()
 		_, m := handed(t, b)
@@ -60,7 +59,7 @@ func TestWorkIsLost(t *testing.T) {
 
 // A message that waited for a process that stood still is not begun with: it is another's.
 func TestStaleWorkIsLeft(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := prepared(t, config(t, t.TempDir()))
 		defer b.Close()
 		_, m := handed(t, b)
@@ -79,7 +78,7 @@ func TestStaleWorkIsLeft(t *testing.T) {
 // The server may hand a message out again although its worker lives, as after a long
 // outage. This process then waits for that worker.
 func TestWorkInHandIsNotBegunTwice(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := prepared(t, config(t, t.TempDir()))
 		defer b.Close()
 		_, m := handed(t, b)

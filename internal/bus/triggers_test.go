@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -50,7 +49,7 @@ func TestTriggerSurvivesRestart(t *testing.T) {
 // the wait short.
 func TestTriggerWithoutDoneComesAgain(t *testing.T) {
 	dir := t.TempDir()
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := prepared(t, config(t, dir))
 		must(t, b.conn.Publish("rotatord.trigger.shop", nil))
 		_, triggers := hear(t, b)
@@ -75,7 +74,7 @@ func TestTriggerWithoutDoneComesAgain(t *testing.T) {
 // A trigger waits as long as the assignment it means is being worked on, and must not
 // come again meanwhile: a forced rotation would be done twice.
 func TestTriggerInHandDoesNotComeAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := prepared(t, config(t, t.TempDir()))
 		defer b.Close()
 		must(t, b.conn.Publish("rotatord.trigger.shop", []byte(`{"force":true}`)))

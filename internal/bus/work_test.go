@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 )
 
@@ -85,7 +84,7 @@ func TestSecondOfferIsRefused(t *testing.T) {
 
 // A wrapped Retry counts, and no delay is longer than maxNak.
 func TestRetryIsForSeconds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := prepared(t, config(t, t.TempDir()))
 		defer b.Close()
 		began := make(chan time.Time, 10)
@@ -138,7 +137,7 @@ func TestWorkersWorkInParallel(t *testing.T) {
 // A step may take much longer than the server's patience. Nobody else gets the
 // assignment while the worker lives.
 func TestLongWorkIsKeptAlive(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble(t, func(t *testing.T) {
 		b := prepared(t, config(t, t.TempDir()))
 		defer b.Close()
 		var times atomic.Int64
