@@ -131,13 +131,16 @@ func (d *demo) listen() error {
 		return fmt.Errorf("connect to the embedded NATS server: %w", err)
 	}
 	d.events = make(chan rotation.Event, 256)
+	heard := map[string]bool{} // what is published again is dropped by the stream, which this does not read
 	_, err = d.nats.Subscribe("rotatord.event.>", func(m *nats.Msg) {
 		var e struct {
+			ID   string             `json:"id"`
 			Type string             `json:"type"`
 			Time time.Time          `json:"time"`
 			Data rotation.EventData `json:"data"`
 		}
-		if json.Unmarshal(m.Data, &e) == nil {
+		if json.Unmarshal(m.Data, &e) == nil && !heard[e.ID] {
+			heard[e.ID] = true
 			d.events <- rotation.Event{Kind: rotation.EventKind(kindOf(e.Type)), Time: e.Time, Data: e.Data}
 		}
 	})
