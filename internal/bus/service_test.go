@@ -49,9 +49,8 @@ func TestService(t *testing.T) {
 	if info.Version != "1.2.3" || info.Metadata["node"] != "node-1" || len(info.Endpoints) != 4 {
 		t.Errorf("info %+v", info)
 	}
-	if answered := b.cfg.Meter.(*tally).count("control ack"); answered < 3 {
-		t.Errorf("%d answers were counted, want three or more", answered)
-	}
+	// An answer is counted when it has been sent.
+	eventually(t, "three answers to be counted", func() bool { return b.cfg.Meter.(*tally).count("control ack") >= 3 })
 	serving.stop(t)
 	eventually(t, "the end of the service", func() bool {
 		_, err := client.Request("rotatord.control.status", nil, 200*time.Millisecond)
