@@ -43,6 +43,7 @@ func newBesideServers(t *testing.T) *besideServers {
 		b.address[name] = free.Addr().String()
 		must(t, free.Close())
 	}
+	must(t, os.MkdirAll(letsencrypt, 0o755)) // as the package has it, where it is not installed
 	for _, dir := range []string{"live", "archive"} {
 		must(t, os.RemoveAll(filepath.Join(letsencrypt, dir)))
 		must(t, os.MkdirAll(filepath.Join(letsencrypt, dir), 0o700))
