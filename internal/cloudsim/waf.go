@@ -61,8 +61,12 @@ type wafCertificate struct {
 	created       time.Time
 }
 
+func emptyWAF() wafState {
+	return wafState{certsByID: map[string]*wafCertificate{}, hostsByID: map[string]*wafHost{}, bound: map[string][]*wafHost{}}
+}
+
 func newWAFState(s *Sim) (wafState, error) {
-	w := wafState{certsByID: map[string]*wafCertificate{}, hostsByID: map[string]*wafHost{}, bound: map[string][]*wafHost{}}
+	w := emptyWAF()
 	for i, h := range s.cfg.Hosts {
 		host := newHost(s, h)
 		host.place = i

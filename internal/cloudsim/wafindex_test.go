@@ -18,7 +18,7 @@ func TestIndexesAgree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := wafState{certsByID: map[string]*wafCertificate{}, hostsByID: map[string]*wafHost{}, bound: map[string][]*wafHost{}}
+	w := emptyWAF()
 	for i := range 20 {
 		w.hosts = append(w.hosts, &wafHost{id: fmt.Sprint("h", i), place: i})
 	}
