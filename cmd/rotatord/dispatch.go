@@ -108,10 +108,11 @@ func (d *daemon) offerDueAmong(ids []rotation.ID, t rotation.Trigger) {
 	now := time.Now()
 	var unsettled []rotation.ID
 	for _, id := range ids {
-		if d.engine.Due(id, d.records.get(id), t, now) {
+		due, again := d.engine.Due(id, d.records.get(id), t, now)
+		if due {
 			d.enqueue(id, t, wish{}, nil)
 		}
-		if d.unsettled(id, now) {
+		if again {
 			unsettled = append(unsettled, id)
 		}
 	}
@@ -119,16 +120,6 @@ func (d *daemon) offerDueAmong(ids []rotation.ID, t rotation.Trigger) {
 		// What is wrong now may be the middle of a replacement; if it lasts, it is said.
 		time.AfterFunc(rotation.SettleTime, func() { d.offerDueAmong(unsettled, t) })
 	}
-}
-
-// unsettled reports whether the files of an assignment have just become unusable.
-func (d *daemon) unsettled(id rotation.ID, now time.Time) bool {
-	part, ok := d.inForce().parts[id.Policy]
-	if !ok {
-		return false
-	}
-	wanted, ok := part.source.Wanted(id.Certificate)
-	return ok && wanted.Unsettled(now)
 }
 
 // assignments are the certificates that a policy takes now and those that the journal

@@ -25,20 +25,19 @@ func TestCloudThatIsBackIsAskedAtOnce(t *testing.T) {
 				for time.Until(w.targetRecord().RetryAt) < 10*time.Minute { // just before a try: that makes the next pause
 					w.drive(TriggerDeadline, 10*time.Minute)
 				}
-				due := func() bool { return w.engine().Due(w.id, w.record(), TriggerDeadline, time.Now()) }
 				w.back = map[string]time.Time{"other": time.Now()}
-				if due() {
+				if w.finds(TriggerDeadline) {
 					t.Error("another cloud came back, and it is tried")
 				}
 				w.back = map[string]time.Time{"main": time.Now()}
-				if !due() {
+				if !w.finds(TriggerDeadline) {
 					t.Error("the cloud is back, and nothing is to be done")
 				}
 				time.Sleep(time.Second)
 				if err, _ := w.look(TriggerDeadline); err != nil {
 					t.Fatal(err)
 				}
-				if w.expectState(StateFailed); due() {
+				if w.expectState(StateFailed); w.finds(TriggerDeadline) {
 					t.Error("it failed again, and is to be tried again at once")
 				}
 				if wait := time.Until(w.targetRecord().RetryAt); wait > 10*time.Second {
@@ -65,7 +64,7 @@ func TestRefusalsWaitWhateverCameBack(t *testing.T) {
 		}
 		w.drive(TriggerFile, time.Hour)
 		w.back = map[string]time.Time{"main": time.Now()}
-		if w.engine().Due(w.id, w.record(), TriggerDeadline, time.Now()) {
+		if w.finds(TriggerDeadline) {
 			t.Error("a refusal is tried again at once")
 		}
 	})

@@ -40,7 +40,7 @@ func TestCoveredHostsAreServedAndOthersLeftAlone(t *testing.T) {
 			t.Errorf("bound %v", w.bound)
 		}
 		w.calls = nil
-		if w.engine().Due(w.id, w.record(), TriggerStartup, time.Now()) {
+		if w.finds(TriggerStartup) {
 			t.Error("due at a start")
 		}
 	})

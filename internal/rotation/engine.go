@@ -144,13 +144,20 @@ func (e *Engine) Process(ctx context.Context, id ID, q Request) error {
 
 // Due reports whether a look at the assignment would find anything to do, from memory
 // alone. It is what keeps ten thousand assignments from asking the cloud at a start.
-func (e *Engine) Due(id ID, record Record, t Trigger, now time.Time) bool {
+// Unsettled files may be in the middle of a replacement: the answer may be another one
+// when SettleTime has passed.
+func (e *Engine) Due(id ID, record Record, t Trigger, now time.Time) (due, unsettled bool) {
 	a := e.cfg.Assembly(id.Policy)
 	if a == nil || watchesOnly(a.Policy) || !hears(a.Policy, t) {
-		return false
+		return false, false
 	}
 	o := observe(a, id, record, Request{Trigger: t}, now)
 	o.Hold, o.Back = e.hold(id.Policy), e.back()
+	return finds(o, record, now), o.Wanted != nil && o.Wanted.Unsettled(now)
+}
+
+// finds reports whether there is anything to do.
+func finds(o Observation, record Record, now time.Time) bool {
 	if o.Wanted == nil && !o.issues() {
 		return record.State != "" && record.Reason != reasonNoSource
 	}

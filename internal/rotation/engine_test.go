@@ -121,7 +121,7 @@ func TestConvergedStartsWithoutAskingTheCloud(t *testing.T) {
 		w.wanted = w.bundle(1)
 		w.drive(TriggerFile, time.Minute)
 		w.calls = nil
-		if w.engine().Due(w.id, w.record(), TriggerStartup, time.Now()) {
+		if w.finds(TriggerStartup) {
 			t.Error("a converged assignment is due at a start")
 		}
 		if err, _ := w.look(TriggerStartup); err != nil {
@@ -480,7 +480,7 @@ func TestLostChainWaitsForTheChain(t *testing.T) {
 			t.Error("a bundle without its chain was deployed")
 		}
 		w.wanted.Chain = 1
-		if !w.engine().Due(w.id, w.record(), TriggerFile, time.Now()) {
+		if !w.finds(TriggerFile) {
 			t.Error("the chain came, and nothing is due")
 		}
 		w.drive(TriggerFile, time.Minute)
@@ -640,7 +640,7 @@ func TestWatchedOnly(t *testing.T) {
 			t.Errorf("it is expired until %s", until)
 		}
 		w.drive(TriggerNATS, time.Minute)
-		if w.engine().Due(w.id, Record{}, TriggerStartup, time.Now()) || len(w.calls) > 0 {
+		if w.finds(TriggerStartup) || len(w.calls) > 0 {
 			t.Errorf("something was done: %v", w.calls)
 		}
 	})
@@ -690,12 +690,12 @@ func TestTheMiddleOfAReplacementIsNoProblem(t *testing.T) {
 		w.wanted = w.bundle(1)
 		w.drive(TriggerFile, time.Minute)
 		w.wanted.Problem, w.wanted.ProblemSince = "shop.crt: key_mismatch", time.Now()
-		if w.engine().Due(w.id, w.record(), TriggerFile, time.Now()) {
-			t.Error("due at once")
+		if due, unsettled := w.engine().Due(w.id, w.record(), TriggerFile, time.Now()); due || !unsettled {
+			t.Errorf("at once: due %t, unsettled %t", due, unsettled)
 		}
 		time.Sleep(SettleTime)
-		if !w.engine().Due(w.id, w.record(), TriggerFile, time.Now()) {
-			t.Error("not due although it lasts")
+		if due, unsettled := w.engine().Due(w.id, w.record(), TriggerFile, time.Now()); !due || unsettled {
+			t.Errorf("it lasts: due %t, unsettled %t", due, unsettled)
 		}
 		w.drive(TriggerFile, time.Minute)
 		w.expectState(StateQuarantined)

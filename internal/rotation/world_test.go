@@ -416,6 +416,12 @@ func (w *world) boundTo(host string, n byte) bool {
 }
 
 // engine is a fresh process.
+// finds reports whether a look would find anything to do.
+func (w *world) finds(t Trigger) bool {
+	due, _ := w.engine().Due(w.id, w.record(), t, time.Now())
+	return due
+}
+
 func (w *world) engine() *Engine {
 	assembly := &Assembly{Policy: w.policy, Source: w, Targets: map[string]providers.Target{"edge": target{w}}}
 	if w.edge != nil {
