@@ -415,13 +415,13 @@ func (w *world) boundTo(host string, n byte) bool {
 	return c != nil && c.fingerprint == certs.Fingerprint{n, 0xaa}
 }
 
-// engine is a fresh process.
 // finds reports whether a look would find anything to do.
 func (w *world) finds(t Trigger) bool {
 	due, _ := w.engine().Due(w.id, w.record(), t, time.Now())
 	return due
 }
 
+// engine is a fresh process.
 func (w *world) engine() *Engine {
 	assembly := &Assembly{Policy: w.policy, Source: w, Targets: map[string]providers.Target{"edge": target{w}}}
 	if w.edge != nil {
