@@ -143,6 +143,9 @@ func flood(ctx context.Context, b *bench, e *estate, raw *rawStream, n int) erro
 			return err
 		}
 		for have := 0.0; have < float64(total); {
+			if err := pause(ctx, 50*time.Millisecond); err != nil { // each scrape is work for the daemon
+				return err
+			}
 			if have, err = e.heard(ctx); err != nil {
 				return err
 			}

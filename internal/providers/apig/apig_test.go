@@ -1,15 +1,10 @@
 package apig
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"log/slog"
-	"net/http"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -18,6 +13,7 @@ import (
 	"github.com/rotatord/rotatord/internal/cloudsim"
 	"github.com/rotatord/rotatord/internal/providers"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud/cloudtest"
 	"github.com/rotatord/rotatord/internal/providers/providertest"
 )
 
@@ -98,16 +94,7 @@ func newSetup(t *testing.T, w world) *setup {
 	}
 	cfg := w.Config
 	cfg.Gateways = []cloudsim.Gateway{{ID: gatewayID, Groups: groups}}
-	cfg.AccessKey, cfg.SecretKey = "AKIDEXAMPLE", "sk-that-is-only-for-tests"
-	cfg.User, cfg.Password, cfg.Domain = "robot", "pw-that-is-only-for-tests", "acme"
-	sim, err := cloudsim.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sim.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sim.Close() })
+	sim := cloudtest.Start(t, cfg)
 	return &setup{sim: sim, old: old, scope: w.scope, replace: w.replace, locks: &Locks{}}
 }
 
@@ -129,49 +116,21 @@ func issue(t testing.TB, o certstest.Options) *certs.Bundle {
 	return b
 }
 
+// adapter is whose calls are made.
+func adapter() cloudtest.Adapter {
+	return cloudtest.Adapter{Service: huaweicloud.APIG, Operations: Operations()}
+}
+
 // client is a new connection to the simulator.
 func (s *setup) client(t *testing.T) *huaweicloud.Client {
 	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(s.sim.CAPEM())
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	t.Cleanup(transport.CloseIdleConnections)
-	simCfg := s.sim.Config()
-	var auth huaweicloud.Auth = huaweicloud.AccessKey{ID: simCfg.AccessKey, Secret: huaweicloud.SecretText(simCfg.SecretKey)}
-	if s.password {
-		auth = huaweicloud.Password{User: simCfg.User, Domain: simCfg.Domain, Password: huaweicloud.SecretText(simCfg.Password)}
-	}
-	fast := huaweicloud.Limit{Rate: 1e6, Burst: 1e6, Concurrency: 16}
-	c, err := huaweicloud.New(huaweicloud.Config{
-		Name: "test", Region: simCfg.Region, ProjectID: simCfg.ProjectID, Auth: auth, Transport: transport,
-		Endpoints: map[string]string{huaweicloud.APIG: s.sim.URL(), huaweicloud.IAM: s.sim.URL()},
-		Limits:    map[string]huaweicloud.Limit{huaweicloud.APIG: fast, huaweicloud.IAM: fast},
-		Meter:     closedSets{t},
+	return adapter().Client(t, s.sim, func(c *huaweicloud.Config) {
+		c.ProjectID = s.sim.Config().ProjectID
+		if s.password {
+			c.Auth = cloudtest.Password(s.sim)
+		}
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
-
-// closedSets is a Meter that fails the test on a label from outside its set.
-type closedSets struct{ t *testing.T }
-
-func (m closedSets) Request(service, operation string, _ int, reason string, _ time.Duration) {
-	known := map[string][]string{huaweicloud.APIG: Operations(), huaweicloud.IAM: huaweicloud.Operations()}
-	if !slices.Contains(known[service], operation) {
-		m.t.Errorf("operation %q of %q is not enumerated", operation, service)
-	}
-	if reason != "" && !slices.Contains(huaweicloud.Reasons(), reason) {
-		m.t.Errorf("reason %q is not enumerated", reason)
-	}
-}
-
-func (closedSets) Wait(string, time.Duration)  {}
-func (closedSets) CredentialsExpiry(time.Time) {}
-func (closedSets) ClockSkew(time.Duration)     {}
-func (closedSets) Circuit(string, bool)        {}
-func (closedSets) Quota(string, int, int)      {}
 
 func (s *setup) target(t *testing.T) *Target {
 	t.Helper()

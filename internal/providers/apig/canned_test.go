@@ -16,7 +16,7 @@ import (
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/certs/certstest"
 	"github.com/rotatord/rotatord/internal/providers"
-	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud/cloudtest"
 )
 
 // canned answers calls with fixed texts: for what the simulator does not do.
@@ -32,14 +32,12 @@ type canned struct {
 	bodies map[string]string
 }
 
-const fakeProject = "0123456789abcdef0123456789abcdef"
-
 func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 	var body []byte
 	if r.Body != nil {
 		body, _ = io.ReadAll(r.Body)
 	}
-	call := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/v2/"+fakeProject+"/apigw")
+	call := r.Method + " " + strings.TrimPrefix(r.URL.Path, "/v2/"+cloudtest.Project+"/apigw")
 	call = strings.Replace(call, "/instances/"+gatewayID, "", 1)
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -54,27 +52,15 @@ func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 			text, ok = t, true
 		}
 	}
-	status := 200
 	if !ok {
-		status, text = 404, `{"error_code":"APIG.3021","error_msg":"not found"}`
-	} else if n, err := fmt.Sscanf(text, "%d ", &status); n == 1 && err == nil {
-		_, text, _ = strings.Cut(text, " ")
+		text = `404 {"error_code":"APIG.3021","error_msg":"not found"}`
 	}
-	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(text))}, nil
+	return cloudtest.Answer(text), nil
 }
 
 func (c *canned) target(t testing.TB, cfg Config) *Target {
 	t.Helper()
-	fast := huaweicloud.Limit{Rate: 1e6, Burst: 1e6, Concurrency: 16}
-	client, err := huaweicloud.New(huaweicloud.Config{
-		Name: "test", Region: "eu-de", ProjectID: fakeProject, Transport: c,
-		Auth:   huaweicloud.AccessKey{ID: "a", Secret: huaweicloud.SecretText("s")},
-		Limits: map[string]huaweicloud.Limit{huaweicloud.APIG: fast},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Client, cfg.InstanceID = client, gatewayID
+	cfg.Client, cfg.InstanceID = adapter().Canned(t, "eu-de", c), gatewayID
 	target, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -2,8 +2,6 @@ package identitycenter
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -24,6 +22,7 @@ import (
 	"github.com/rotatord/rotatord/internal/cloudsim"
 	"github.com/rotatord/rotatord/internal/providers"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud/cloudtest"
 )
 
 func TestMain(m *testing.M) {
@@ -52,15 +51,7 @@ func newSetup(t *testing.T, cfg cloudsim.Config) *setup {
 	if cfg.Instances == nil {
 		cfg.Instances = []cloudsim.IdentityInstance{{ID: instanceID, Applications: []cloudsim.Application{{ID: appID}, {ID: otherApp}}}}
 	}
-	cfg.AccessKey, cfg.SecretKey = "AKIDEXAMPLE", "sk-that-is-only-for-tests"
-	sim, err := cloudsim.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sim.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sim.Close() })
+	sim := cloudtest.Start(t, cfg)
 	return &setup{sim: sim}
 }
 
@@ -73,49 +64,20 @@ func (s *setup) app(t *testing.T) *Application {
 	return a
 }
 
+// adapter is whose calls are made.
+func adapter() cloudtest.Adapter {
+	return cloudtest.Adapter{Service: huaweicloud.IdentityCenter, Operations: Operations()}
+}
+
 func (s *setup) patient(t *testing.T, id string) *Application {
 	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(s.sim.CAPEM())
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	t.Cleanup(transport.CloseIdleConnections)
-	simCfg := s.sim.Config()
-	fast := huaweicloud.Limit{Rate: 1e6, Burst: 1e6, Concurrency: 16}
-	client, err := huaweicloud.New(huaweicloud.Config{
-		Name: "test", Region: simCfg.Region, DomainID: simCfg.DomainID, Transport: transport,
-		Auth:      huaweicloud.AccessKey{ID: simCfg.AccessKey, Secret: huaweicloud.SecretText(simCfg.SecretKey)},
-		Endpoints: map[string]string{huaweicloud.IdentityCenter: s.sim.URL(), huaweicloud.IAM: s.sim.URL()},
-		Limits:    map[string]huaweicloud.Limit{huaweicloud.IdentityCenter: fast, huaweicloud.IAM: fast},
-		Meter:     closedSets{t},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := adapter().Client(t, s.sim, func(c *huaweicloud.Config) { c.DomainID = s.sim.Config().DomainID })
 	a, err := New(Config{Client: client, InstanceID: instanceID, ApplicationInstanceID: id, All: s.all, Logger: slog.New(slog.NewTextHandler(t.Output(), nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return a
 }
-
-// closedSets is a Meter that fails the test on a label from outside its set.
-type closedSets struct{ t *testing.T }
-
-func (m closedSets) Request(service, operation string, _ int, reason string, _ time.Duration) {
-	known := map[string][]string{huaweicloud.IdentityCenter: Operations(), huaweicloud.IAM: huaweicloud.Operations()}
-	if !slices.Contains(known[service], operation) {
-		m.t.Errorf("operation %q of %q is not enumerated", operation, service)
-	}
-	if reason != "" && !slices.Contains(huaweicloud.Reasons(), reason) {
-		m.t.Errorf("reason %q is not enumerated", reason)
-	}
-}
-
-func (closedSets) Wait(string, time.Duration)  {}
-func (closedSets) CredentialsExpiry(time.Time) {}
-func (closedSets) ClockSkew(time.Duration)     {}
-func (closedSets) Circuit(string, bool)        {}
-func (closedSets) Quota(string, int, int)      {}
 
 func (s *setup) fault(t *testing.T, f cloudsim.Fault) {
 	t.Helper()
@@ -577,25 +539,12 @@ func TestNew(t *testing.T) {
 type canned func(r *http.Request) string
 
 func (c canned) RoundTrip(r *http.Request) (*http.Response, error) {
-	text, status := c(r), 200
-	if n, err := fmt.Sscanf(text, "%d ", &status); n == 1 && err == nil {
-		_, text, _ = strings.Cut(text, " ")
-	}
-	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(text))}, nil
+	return cloudtest.Answer(c(r)), nil
 }
 
 func (c canned) app(t testing.TB) *Application {
 	t.Helper()
-	fast := huaweicloud.Limit{Rate: 1e6, Burst: 1e6, Concurrency: 16}
-	client, err := huaweicloud.New(huaweicloud.Config{
-		Name: "test", Region: "cn-north-4", DomainID: "0123456789abcdef0123456789abcdef", Transport: c,
-		Auth:   huaweicloud.AccessKey{ID: "a", Secret: huaweicloud.SecretText("s")},
-		Limits: map[string]huaweicloud.Limit{huaweicloud.IdentityCenter: fast},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	a, err := New(Config{Client: client, InstanceID: instanceID, ApplicationInstanceID: appID})
+	a, err := New(Config{Client: adapter().Canned(t, "cn-north-4", c), InstanceID: instanceID, ApplicationInstanceID: appID})
 	if err != nil {
 		t.Fatal(err)
 	}

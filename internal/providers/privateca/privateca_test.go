@@ -2,11 +2,8 @@ package privateca
 
 import (
 	"bytes"
-	"crypto/tls"
-	"crypto/x509"
 	"flag"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,6 +17,7 @@ import (
 	"github.com/rotatord/rotatord/internal/cloudsim"
 	"github.com/rotatord/rotatord/internal/providers"
 	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud/cloudtest"
 )
 
 func TestMain(m *testing.M) {
@@ -70,16 +68,7 @@ func newSetup(t *testing.T, cfg cloudsim.Config, change func(*Spec)) *setup {
 			{CommonName: rootCA, Country: "DE", Organization: "Acme"}, {CommonName: issueCA, Parent: rootCA, Country: "DE", Organization: "Acme"},
 		}
 	}
-	cfg.AccessKey, cfg.SecretKey = "AKIDEXAMPLE", "sk-that-is-only-for-tests"
-	cfg.User, cfg.Password, cfg.Domain = "robot", "pw-that-is-only-for-tests", "acme"
-	sim, err := cloudsim.New(cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sim.Start(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { sim.Close() })
+	sim := cloudtest.Start(t, cfg)
 	s := &setup{sim: sim, keys: filepath.Join(t.TempDir(), "keys"), log: &logged{}}
 	authorities := sim.Authorities()
 	s.spec = good()
@@ -109,45 +98,19 @@ func cloudHeld(s *Spec) { s.Held = HeldCloud }
 // held are both ways of holding the key.
 var held = map[string]func(*Spec){HeldLocal: nil, HeldCloud: cloudHeld}
 
+// adapter is whose calls are made.
+func adapter() cloudtest.Adapter {
+	return cloudtest.Adapter{Service: huaweicloud.CCM, Operations: Operations()}
+}
+
+// client is a new connection to the simulator.
 func (s *setup) client(t *testing.T) *huaweicloud.Client {
 	t.Helper()
-	roots := x509.NewCertPool()
-	roots.AppendCertsFromPEM(s.sim.CAPEM())
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
-	t.Cleanup(transport.CloseIdleConnections)
-	simCfg := s.sim.Config()
-	fast := huaweicloud.Limit{Rate: 1e6, Burst: 1e6, Concurrency: 16}
-	c, err := huaweicloud.New(huaweicloud.Config{
-		Name: "test", Region: simCfg.Region, DomainID: simCfg.DomainID, Transport: transport,
-		Auth:      huaweicloud.AccessKey{ID: simCfg.AccessKey, Secret: huaweicloud.SecretText(simCfg.SecretKey)},
-		Endpoints: map[string]string{huaweicloud.CCM: s.sim.URL(), huaweicloud.IAM: s.sim.URL()},
-		Limits:    map[string]huaweicloud.Limit{huaweicloud.CCM: fast, huaweicloud.IAM: fast},
-		Meter:     closedSets{t}, Logger: slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	return adapter().Client(t, s.sim, func(c *huaweicloud.Config) {
+		c.DomainID = s.sim.Config().DomainID
+		c.Logger = slog.New(slog.NewTextHandler(s.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
-
-// closedSets is a Meter that fails the test on a label from outside its set.
-type closedSets struct{ t *testing.T }
-
-func (m closedSets) Request(service, operation string, _ int, reason string, _ time.Duration) {
-	known := map[string][]string{huaweicloud.CCM: Operations(), huaweicloud.IAM: huaweicloud.Operations()}
-	if !slices.Contains(known[service], operation) {
-		m.t.Errorf("operation %q of %q is not enumerated", operation, service)
-	}
-	if reason != "" && !slices.Contains(huaweicloud.Reasons(), reason) {
-		m.t.Errorf("reason %q is not enumerated", reason)
-	}
-}
-
-func (closedSets) Wait(string, time.Duration)  {}
-func (closedSets) CredentialsExpiry(time.Time) {}
-func (closedSets) Circuit(string, bool)        {}
-func (closedSets) Quota(string, int, int)      {}
-func (closedSets) ClockSkew(time.Duration)     {}
 
 // issuer is one as a process that was just started would have it, that does not wait for
 // lists to catch up.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/rotatord/rotatord/internal/certs"
 	"github.com/rotatord/rotatord/internal/providers"
-	"github.com/rotatord/rotatord/internal/providers/huaweicloud"
+	"github.com/rotatord/rotatord/internal/providers/huaweicloud/cloudtest"
 )
 
 // canned answers calls with fixed texts: for what the simulator does not do.
@@ -34,25 +34,12 @@ func (c *canned) RoundTrip(r *http.Request) (*http.Response, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.calls = append(c.calls, call)
-	text, status := c.answer(call, r, string(body)), 200
-	if n, err := fmt.Sscanf(text, "%d ", &status); n == 1 && err == nil {
-		_, text, _ = strings.Cut(text, " ")
-	}
-	return &http.Response{StatusCode: status, Header: http.Header{}, Body: io.NopCloser(strings.NewReader(text))}, nil
+	return cloudtest.Answer(c.answer(call, r, string(body))), nil
 }
 
 func (c *canned) issuer(t testing.TB, s Spec) *Issuer {
 	t.Helper()
-	fast := huaweicloud.Limit{Rate: 1e6, Burst: 1e6, Concurrency: 16}
-	client, err := huaweicloud.New(huaweicloud.Config{
-		Name: "test", Region: "eu-west-101", DomainID: "0123456789abcdef0123456789abcdef", Transport: c,
-		Auth:   huaweicloud.AccessKey{ID: "a", Secret: huaweicloud.SecretText("s")},
-		Limits: map[string]huaweicloud.Limit{huaweicloud.CCM: fast},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	i, err := New(Config{Client: client, Spec: s, Keys: t.TempDir()})
+	i, err := New(Config{Client: adapter().Canned(t, "eu-west-101", c), Spec: s, Keys: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
