@@ -17,8 +17,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -42,7 +44,8 @@ type Revision uint64
 // Journal holds the records of all assignments. Its methods may be called by any
 // goroutine.
 type Journal struct {
-	kv jetstream.KeyValue
+	kv   jetstream.KeyValue
+	conn *nats.Conn
 }
 
 // envelope is what is stored: the key in plain words beside the record, so that the
@@ -90,7 +93,7 @@ func Open(ctx context.Context, js jetstream.JetStream, bucket string, replicas i
 	if err != nil {
 		return nil, fmt.Errorf("open journal bucket %s: %w", bucket, err)
 	}
-	return &Journal{kv: kv}, nil
+	return &Journal{kv: kv, conn: js.Conn()}, nil
 }
 
 // Existing finds the bucket, and makes none.
@@ -99,7 +102,7 @@ func Existing(ctx context.Context, js jetstream.JetStream, bucket string) (*Jour
 	if err != nil {
 		return nil, fmt.Errorf("find journal bucket %s: %w", bucket, err)
 	}
-	return &Journal{kv: kv}, nil
+	return &Journal{kv: kv, conn: js.Conn()}, nil
 }
 
 // Load reads the record under key; an Entry with a nil Record where there is none.
@@ -196,17 +199,35 @@ func isWrongSequence(err error) bool {
 
 // Watch calls handle with every record there is, then caughtUp once, and then handle
 // with each change, until ctx ends or the watch breaks. It is one read of the bucket,
-// however many records there are.
+// however many records there are, and one more after each loss of the connection: then
+// records may be told again.
 func (j *Journal) Watch(ctx context.Context, handle func(key string, e Entry), caughtUp func()) error {
+	reconnected := j.conn.StatusChanged(nats.CONNECTED)
+	defer j.conn.RemoveStatusListener(reconnected)
 	w, err := j.kv.WatchAll(ctx)
 	if err != nil {
 		return fmt.Errorf("watch the journal: %w", err)
 	}
 	defer func() { _ = w.Stop() }()
+	var anew <-chan time.Time
+	caughtUp = sync.OnceFunc(caughtUp)
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-reconnected:
+			// The server may be another one that knows of no watch. The library notices
+			// after 20 s of silence.
+			anew = time.After(0)
+		case <-anew:
+			anew = nil
+			next, err := j.kv.WatchAll(ctx)
+			if err != nil {
+				anew = time.After(lookWait) // it may just have started
+				continue
+			}
+			_ = w.Stop()
+			w = next
 		case update, ok := <-w.Updates():
 			switch {
 			case !ok && ctx.Err() != nil:
